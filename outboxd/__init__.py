@@ -1,0 +1,32 @@
+"""outboxd: the embedded outbox between a shop and its Brevo contacts.
+
+Importing it costs the standard library's import of nothing much: everything is loaded at first use.
+
+    outboxd.enqueue("customer_created", {"id": 5, "email": "jane@example.com"}, db="outbox.db")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outboxd.embedded import CustomerSync
+    from outboxd.errors import EventError, OutboxdError
+    from outboxd.intake import enqueue
+
+__version__ = "0.1.0"
+
+__all__ = ["CustomerSync", "EventError", "OutboxdError", "__version__", "enqueue"]
+
+_HOMES = {
+    "CustomerSync": "outboxd.embedded",
+    "EventError": "outboxd.errors",
+    "OutboxdError": "outboxd.errors",
+    "enqueue": "outboxd.intake",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

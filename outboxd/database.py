@@ -1,0 +1,233 @@
+"""The SQLite file: how it is made, opened and brought to the current schema.
+
+Clients and the daemon open it alike, through `connect`. What is written is none of this room's business.
+The file, its -wal and its -shm are never opened as plain files: closing those would drop SQLite's locks.
+"""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+DEFAULT_PATH = Path("/var/lib/outboxd/outbox.db")
+FILE_MODE = 0o660
+BUSY_TIMEOUT = 30.0  # seconds
+
+REVISIONS = ("0001",)
+"""Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """An autocommit connection to an existing outbox; never creates the file.
+
+    Raises NoOutboxError, RightsError or DatabaseError.
+    """
+    mode = "ro" if read_only else "rw"
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,  # the pool hands connections from thread to thread, one at a time
+        )
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        connection.close()
+        raise unusable(path, error) from error
+    return connection
+
+
+def unusable(path: Path, error: Exception) -> DatabaseError | NoOutboxError | RightsError:
+    """What an error of SQLite means for the file at `path`, with its mend."""
+    if not path.parent.is_dir() or (os.access(path.parent, os.X_OK) and not path.exists()):
+        return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
+        return RightsError(
+            f"this user may not write to {path} and its directory",
+            hint=f"join the group that owns {path.parent}: sudo usermod -aG outboxd $USER, then log in again",
+        )
+    text = str(error)
+    if "not a database" in text or "malformed" in text:
+        return DatabaseError(
+            f"{path} is not a sound SQLite database ({text})",
+            hint="name another file with `database:`, or restore a backup",
+        )
+    if "locked" in text or "busy" in text:
+        return DatabaseError(
+            f"{path} stayed locked by another program for {BUSY_TIMEOUT:.0f} seconds",
+            hint=f"find the program that holds it: fuser {path}",
+        )
+    if "no such table" in text or "no such column" in text:
+        return DatabaseError(
+            f"{path} holds no outbox of this version", hint="create it with: outboxd migrate"
+        )
+    return DatabaseError(f"{path} cannot be used: {text}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection for one look; SQLite's errors become ours."""
+    connection = connect(path, read_only=True)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+    finally:
+        connection.close()
+
+
+def revision(connection: sqlite3.Connection) -> str | None:
+    """The schema revision of an open database, None where there is no outbox in it."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outboxd_schema'").fetchone()
+    row = known and connection.execute("SELECT version_num FROM outboxd_schema").fetchone()
+    return str(row[0]) if row else None
+
+
+def check_revision(path: Path, found: str | None) -> None:
+    """Raise SchemaError unless `found` is the schema this version works on."""
+    if found == REVISIONS[-1]:
+        return
+    if found is None or found in REVISIONS:
+        raise SchemaError(f"{path} has an older schema ({found or 'none'})", hint="run: outboxd migrate")
+    raise SchemaError(
+        f"{path} was made by a newer outboxd (schema {found}; this one knows up to {REVISIONS[-1]})",
+        hint="upgrade outboxd on this host: pip install --upgrade outboxd",
+    )
+
+
+def engine(path: Path) -> "Engine":
+    """A pool of writing connections: each transaction begins IMMEDIATE.
+
+    A deferred transaction that turns to writing fails at once with "database is locked", whatever the
+    time-out. The pool keeps a connection open, because the last one to close checkpoints the log.
+    """
+    from sqlalchemy import QueuePool, create_engine, event
+
+    made = create_engine(
+        "sqlite://", creator=lambda: connect(path), poolclass=QueuePool, pool_size=2, max_overflow=8
+    )
+
+    @event.listens_for(made, "begin")
+    def begin(connection: "Connection") -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return made
+
+
+def create(path: Path) -> None:
+    """Make the empty file, ready for writers of its group, unless it exists."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError as error:
+        raise NoOutboxError(
+            f"the directory {path.parent} does not exist",
+            hint=f"create it: sudo install -d -m 2770 -g outboxd {path.parent}",
+        ) from error
+    except OSError as error:
+        raise RightsError(
+            f"{path} cannot be created: {error.strerror}",
+            hint=f"give this user write access to {path.parent}",
+        ) from error
+    try:
+        os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
+    finally:
+        os.close(descriptor)
+
+
+def migrate(path: Path) -> tuple[str | None, str]:
+    """Bring the database at `path` to the current schema, making it if need be; (before, after).
+
+    The whole upgrade is one transaction: a failing one leaves nothing behind, and of several started at
+    once one works and the others find it done. Raises SchemaError for a database of a newer outboxd.
+    """
+    create(path)
+    connection = connect(path)
+    try:
+        before = revision(connection)
+        if before == REVISIONS[-1]:
+            return before, before
+        if before is not None:
+            check_newer(path, before)
+        # Both are properties of the file, and the first one can only be set while it is empty.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+    finally:
+        connection.close()
+    _upgrade(path)
+    return before, REVISIONS[-1]
+
+
+def check_newer(path: Path, found: str) -> None:
+    """Raise SchemaError if `found` is a revision from the future."""
+    if found not in REVISIONS:
+        check_revision(path, found)
+
+
+def _upgrade(path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy.exc import DBAPIError
+
+    script = Config()
+    script.set_main_option("script_location", str(migrations()))
+    writer = engine(path)
+    try:
+        with writer.begin() as connection:
+            script.attributes["connection"] = connection
+            command.upgrade(script, "head")
+    except DBAPIError as error:
+        raise unusable(path, error.orig or error) from error
+    finally:
+        writer.dispose()
+
+
+def migrations() -> Path:
+    """The migrations: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "migrations"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
+
+
+def faulty_rights(path: Path) -> list[tuple[str, str]]:
+    """What is wrong with the modes of the directory and the files: (fault, the command that mends it)."""
+    found = []
+    directory = path.parent
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & stat.S_IWOTH:
+        found.append((f"{directory} is writable by everyone (mode {mode:04o})", f"chmod o-w {directory}"))
+    if mode & stat.S_IWGRP and not mode & stat.S_ISGID:
+        found.append(
+            (f"{directory} is shared with a group but not setgid (mode {mode:04o})", f"chmod g+s {directory}")
+        )
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        if not file.exists():
+            continue
+        status = file.stat()
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & stat.S_IRWXO:
+            found.append((f"{file} is open to everyone (mode {mode:04o})", f"chmod o= {file}"))
+        if directory.stat().st_mode & stat.S_IWGRP:
+            if status.st_gid != directory.stat().st_gid:
+                group = directory.stat().st_gid
+                found.append((f"{file} has another group than its directory", f"chgrp {group} {file}"))
+            if not mode & stat.S_IWGRP:
+                found.append((f"{file} is not writable by its group (mode {mode:04o})", f"chmod g+w {file}"))
+        if not os.access(file, os.R_OK | os.W_OK):
+            found.append((f"this user may not read and write {file}", f"sudo chmod ug+rw {file}"))
+    return found

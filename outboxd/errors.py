@@ -1,0 +1,82 @@
+"""Every error that outboxd raises on purpose.
+
+One root, each with the exit code of its kind (the names are those of sysexits.h) and, where one is
+known, a hint that says what to do about it. Only the command line turns them into text.
+"""
+
+from collections.abc import Iterable
+
+EX_USAGE = 64
+EX_DATA = 65
+EX_NO_INPUT = 66
+EX_UNAVAILABLE = 69
+EX_IO = 74
+EX_TEMPORARY = 75
+EX_NO_PERMISSION = 77
+EX_CONFIG = 78
+
+
+class OutboxdError(Exception):
+    """Something outboxd cannot go on with. `str()` is one sentence; `hint` says how to mend it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class EventError(OutboxdError):
+    """An event that can be seen to be unusable, before or after it was stored."""
+
+    exit_code = EX_DATA
+
+
+class IntakeError(OutboxdError):
+    """Faults in the events offered to the intake, one sentence each; nothing of them was written."""
+
+    exit_code = EX_DATA
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class ConfigError(OutboxdError):
+    """Every fault of a configuration at once, each with its place."""
+
+    exit_code = EX_CONFIG
+
+    def __init__(self, faults: Iterable[str], *, hint: str | None = None) -> None:
+        self.faults = list(faults)
+        super().__init__("\n".join(self.faults), hint=hint)
+
+
+class NoOutboxError(OutboxdError):
+    """There is no outbox database where one was expected."""
+
+    exit_code = EX_NO_INPUT
+
+
+class DatabaseError(OutboxdError):
+    """The database file cannot be used: not ours, locked for too long, damaged, out of space."""
+
+    exit_code = EX_IO
+
+
+class RightsError(OutboxdError):
+    """The file system does not let this user do what must be done."""
+
+    exit_code = EX_NO_PERMISSION
+
+
+class SchemaError(OutboxdError):
+    """The database was made by another version of outboxd than this one can use."""
+
+    exit_code = EX_CONFIG
+
+
+class HeldError(OutboxdError):
+    """Another process already drains this database."""
+
+    exit_code = EX_TEMPORARY

@@ -1,0 +1,218 @@
+"""The nouns of outboxd: an event, what it says, the contact it is about, and what became of it.
+
+Frozen values only. This room knows neither SQL nor HTTP, neither shops nor Brevo's routes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from outboxd.clock import from_text, to_text
+
+
+class Kind(StrEnum):
+    """What happened to the customer in the shop."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    REDACTED = "redacted"  # erase for good, with all that is stored here
+    NOTHING = "nothing"  # acknowledged; `Reading.note` says why there is nothing to do
+
+
+class Verdict(StrEnum):
+    """What became of one attempt, or of one event."""
+
+    DELIVERED = "delivered"
+    UNCHANGED = "unchanged"  # Brevo already has it: no call was needed
+    SUPERSEDED = "superseded"  # newer news of the customer made this one void
+    RETRY = "retry"
+    REFUSED = "refused"
+    BLOCKED = "blocked"  # not the event's fault: the whole lane waits
+
+
+FINISHED_WELL = frozenset({Verdict.DELIVERED, Verdict.UNCHANGED, Verdict.SUPERSEDED})
+
+
+class Stamp(NamedTuple):
+    """The version of a fact: the shop's own time, and for equal times the row that arrived later."""
+
+    at: datetime
+    event_id: int
+
+    def __str__(self) -> str:
+        return f"{to_text(self.at)}#{self.event_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Stamp":
+        """The inverse of `str`."""
+        moment, _, event_id = text.partition("#")
+        return cls(from_text(moment), int(event_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the outbox, the payload as the shop wrote it."""
+
+    id: int
+    event: str
+    payload: str
+    source: str
+    occurred_at: datetime | None
+    created_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a source's preset understands of one payload.
+
+    `fields` holds canonical names (`firstName`, `acceptsMarketing`, …) and only what the payload
+    states: absent is unknown, None is "the shop cleared it". `version_at` is the shop's own time.
+    `note` says in one sentence, without personal data, why an event comes to nothing.
+    """
+
+    kind: Kind
+    customer_id: str | None
+    email: str | None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    version_at: datetime | None = None
+    former_email: str | None = None  # the address before this event changed it, where the payload tells
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one event says of its customer in Brevo's terms: attributes by their names there."""
+
+    stamp: Stamp
+    kind: Kind
+    email: str | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    accepts_marketing: bool | None = None
+    names_address: bool = True  # False: the address only says who is meant, it is no news of an address
+
+
+class Register(NamedTuple):
+    """One attribute as last delivered: its version, and a hash of its value."""
+
+    stamp: Stamp
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What Brevo has of a customer, as far as we know.
+
+    `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
+    there). `deleted_at` is a tombstone; `born_at` the creation that began a new life after one.
+    `is_shared` says that another living customer has the same contact in Brevo.
+    """
+
+    customer_key: str
+    source: str
+    customer_id: str | None = None
+    email: str | None = None
+    email_at: Stamp | None = None
+    synced_email: str | None = None
+    fields: Mapping[str, Register] = field(default_factory=dict)
+    accepts_marketing: bool | None = None
+    consent_at: Stamp | None = None
+    deleted_at: Stamp | None = None
+    born_at: Stamp | None = None
+    is_shared: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.deleted_at is None or self.born_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Make the contact, or change it where it differs.
+
+    `attributes` is what differs from what was last delivered; `complete` is all that these events
+    know, for when the contact turns out to be missing. `list_ids` are joined when the contact is new
+    to us (`is_first`) or turns out to be missing. `email_blacklisted` None leaves Brevo's flag alone;
+    `is_opted_out` is the shop's known opt-out, to be said again wherever Brevo would forget it.
+    """
+
+    email: str
+    known_as: str | None
+    attributes: Mapping[str, Any]
+    complete: Mapping[str, Any]
+    list_ids: tuple[int, ...] = ()
+    is_first: bool = True
+    email_blacklisted: bool | None = None
+    is_opted_out: bool = False
+    is_shared: bool = False
+    tried_since: datetime | None = None  # an earlier attempt, its end unknown, may have made the contact
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take the contact out: for good, or (soft) blocklisted and off the lists."""
+
+    email: str
+    is_soft: bool
+    unlink_list_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No call is needed. `verdict` says why: unchanged or superseded."""
+
+    verdict: Verdict
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """These events cannot become a call, and waiting would not help."""
+
+    detail: str
+
+
+Change = Upsert | Remove | Nothing | Impossible
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change. `detail` is for people and holds no personal data.
+
+    `wait` is how long the lane must rest (429); `is_network` marks a failure to reach Brevo at all;
+    `warnings` names what was healed on the way; `retry_at` is set for the verdict retry alone.
+    """
+
+    verdict: Verdict
+    call: str | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    detail: str | None = None
+    request_id: str | None = None
+    wait: timedelta | None = None
+    is_network: bool = False
+    calls: int = 0
+    warnings: tuple[str, ...] = ()
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A customer's pending events, leased to one delivery until `until`. The first one is the head."""
+
+    contact: Contact
+    events: Sequence[Event]
+    claimed_at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now."""
+
+    claim: Claim
+    outcomes: Mapping[int, Outcome]
+    contact: Contact

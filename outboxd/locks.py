@@ -1,0 +1,70 @@
+"""Two locks beside the database: producers take turns, and one daemon drains.
+
+Both are kernel locks on files of their own, gone with the process that held them, however it ended.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from outboxd.errors import HeldError, RightsError
+
+FILE_MODE = 0o660
+
+
+@contextmanager
+def turn(database: Path) -> Iterator[None]:
+    """Wait for this producer's turn to write.
+
+    SQLite's busy handler sleeps and looks again, and whoever sleeps longest loses: one of four producers
+    was seen to wait two seconds. The kernel queues instead. The lock is a courtesy: where it cannot be
+    had, SQLite's own keeps the data right.
+    """
+    try:
+        descriptor = _open(database.with_name(database.name + ".turn"))
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def sole_drainer(database: Path, *, who: str) -> Iterator[None]:
+    """Be the only one that drains `database`; `who` is told to others. Raises HeldError with the holder."""
+    path = database.with_name(database.name + ".daemon")
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        raise RightsError(
+            f"{path} cannot be opened: {error.strerror}",
+            hint=f"drain as the user that owns it: sudo -u outboxd outboxd …, or remove {path}",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+            raise HeldError(
+                f"{database} is drained already, by {holder}",
+                hint="stop that one first, or say --shared to drain beside it",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, who.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
+        return descriptor
