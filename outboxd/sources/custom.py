@@ -1,0 +1,19 @@
+"""A shop of one's own: the specification's shapes, and every further field that the shop sends.
+
+Which fields leave for Brevo is the mapping's business; only what looks like a secret is dropped here.
+"""
+
+from dataclasses import replace
+
+from outboxd.event import Reading
+from outboxd.sources import words
+from outboxd.sources.envelope import KINDS, open_letter
+from outboxd.sources.specification import complete
+from outboxd.sources.words import Record
+
+
+def read(topic: str, payload: Record) -> Reading:
+    """Understand one event of a shop that follows the specification."""
+    letter = replace(open_letter(topic, payload, KINDS), is_ours=True)
+    customer_id = words.first_identifier(letter.data, "id", "customerId", "customer_id")
+    return complete(letter, customer_id=customer_id, keeps_all=True)
