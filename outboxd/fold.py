@@ -1,0 +1,212 @@
+"""Fold: what a customer's pending events and the contact as last delivered come to, as one change.
+
+Pure. Shops deliver events shuffled and doubled, so they are not replayed but folded: each fact is a
+register in which the newest version wins, a deletion is a tombstone, and the order of arrival does
+not matter. Folding at once or piece by piece ends in the same contact.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from outboxd.event import (
+    Change,
+    Contact,
+    Impossible,
+    Kind,
+    Nothing,
+    Register,
+    Remove,
+    Stamp,
+    Statement,
+    Upsert,
+    Verdict,
+)
+
+GONE = frozenset({Kind.DELETED, Kind.REDACTED})
+
+CLEARED = ""
+"""The value that empties an attribute."""
+
+NO_ADDRESS = (
+    "no address is known for customer {}: no event has named one; "
+    "write an event that has the address, then retry this one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decided about every contact."""
+
+    list_ids: tuple[int, ...] = ()
+    deletes_softly: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The one change, the contact once it is delivered, and the events that newer news made void."""
+
+    change: Change
+    contact: Contact
+    superseded: frozenset[int]
+
+
+def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> Folded:
+    """Fold `statements` (any order, doubles included, at least one) into `contact`."""
+    statements = sorted(statements, key=lambda statement: statement.stamp)
+    if any(s.kind is Kind.REDACTED for s in statements):
+        policy = replace(policy, deletes_softly=False)
+    told = _with_life(contact, statements)
+    void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
+    told, opts_out, opts_in = _with_consent(told, statements, policy)
+    if not told.is_alive:
+        return Folded(*_removal(contact, told, statements, policy), void)
+    said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
+    told = _with_address(told, said)
+    address = told.email
+    if address is None:
+        return Folded(Impossible(NO_ADDRESS.format(contact.customer_key)), contact, void)
+    told, complete = _with_fields(told, said)
+    differing = {
+        name: value
+        for name, value in complete.items()
+        if name not in contact.fields or contact.fields[name].digest != told.fields[name].digest
+    }
+    is_unknown = contact.synced_email is None
+    change = Upsert(
+        email=address,
+        known_as=contact.synced_email,
+        attributes=complete if is_unknown else differing,
+        complete=complete,
+        list_ids=policy.list_ids,
+        is_first=is_unknown or not contact.is_alive,
+        email_blacklisted=True if opts_out else False if opts_in else None,
+        is_opted_out=told.accepts_marketing is False,
+        is_shared=contact.is_shared,
+    )
+    told = replace(told, synced_email=address)
+    if _is_idle(change):
+        return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
+    return Folded(change, told, void)
+
+
+def digest(value: Any) -> str:
+    """A short hash of an attribute's value: enough to see that it differs, not to read it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _newest(first: Stamp | None, *others: Stamp) -> Stamp | None:
+    return max((*((first,) if first else ()), *others), default=None)
+
+
+def _with_life(contact: Contact, statements: Sequence[Statement]) -> Contact:
+    """The tombstone, and the earliest creation after it: only a newer creation brings a customer back."""
+    deleted_at = _newest(contact.deleted_at, *(s.stamp for s in statements if s.kind in GONE))
+    if deleted_at is None:
+        return contact
+    births = [s.stamp for s in statements if s.kind is Kind.CREATED]
+    if contact.born_at is not None:
+        births.append(contact.born_at)
+    return replace(
+        contact, deleted_at=deleted_at, born_at=min((b for b in births if b > deleted_at), default=None)
+    )
+
+
+def _is_void(statement: Statement, told: Contact) -> bool:
+    if told.deleted_at is None:
+        return False
+    if statement.kind in GONE:
+        return statement.stamp < told.deleted_at
+    return told.born_at is None or statement.stamp < told.born_at
+
+
+def _with_address(told: Contact, said: Sequence[Statement]) -> Contact:
+    """The newest address that an event named as news; failing one, the address that says who is meant."""
+    for statement in said:
+        if statement.email and not statement.names_address and told.email is None:
+            told = replace(told, email=statement.email, email_at=None)
+    for statement in said:
+        if not statement.email or not statement.names_address:
+            continue
+        if told.email_at is None or statement.stamp >= told.email_at:
+            told = replace(told, email=statement.email, email_at=statement.stamp)
+    return told
+
+
+def _with_consent(
+    told: Contact, statements: Sequence[Statement], policy: Policy
+) -> tuple[Contact, bool, bool]:
+    """The consent, and whether this fold opts the customer out, or in again.
+
+    Opting in is said to Brevo only when the shop itself turned an opt-out it had stated into an opt-in,
+    later, and that is news. Anything weaker could re-subscribe somebody who unsubscribed in Brevo.
+    A soft deletion blocklists, so it counts as an opt-out; a missing contact is told an opt-out anew.
+    """
+    accepts, at = told.accepts_marketing, told.consent_at
+    was_out = accepts is False
+    for statement in statements:
+        if _is_void(statement, told) and told.deleted_at and statement.stamp > told.deleted_at:
+            continue
+        is_soft_delete = statement.kind in GONE and policy.deletes_softly
+        choice = False if is_soft_delete else statement.accepts_marketing
+        if choice is None or (at is not None and statement.stamp <= at):
+            continue
+        was_out = was_out or choice is False
+        accepts, at = choice, statement.stamp
+    opts_out = accepts is False and (told.accepts_marketing is not False or told.synced_email is None)
+    opts_in = accepts is True and was_out
+    return replace(told, accepts_marketing=accepts, consent_at=at), opts_out, opts_in
+
+
+def _with_fields(told: Contact, said: Sequence[Statement]) -> tuple[Contact, dict[str, Any]]:
+    """The registers, and the values that won them in this fold.
+
+    What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is
+    cleared that was not delivered from here: a blank in the shop must not wipe what Brevo has from elsewhere.
+    """
+    fields = dict(told.fields)
+    values: dict[str, Any] = {}
+    for statement in said:
+        for name, value in statement.attributes.items():
+            if name not in fields or statement.stamp >= fields[name].stamp:
+                fields[name] = Register(statement.stamp, digest(value))
+                values[name] = value
+    for name, register in fields.items():
+        if told.deleted_at is not None and register.stamp < told.deleted_at:
+            fields[name] = Register(told.deleted_at, digest(CLEARED))
+            values[name] = CLEARED
+    delivered = {name for name, register in told.fields.items() if register.digest != digest(CLEARED)}
+    values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
+    return replace(told, fields=fields), values
+
+
+def _removal(
+    contact: Contact, told: Contact, statements: Sequence[Statement], policy: Policy
+) -> tuple[Change, Contact]:
+    if policy.deletes_softly:
+        gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
+    else:
+        gone = replace(told, email=None, email_at=None, synced_email=None, fields={})
+    is_out = contact.synced_email is None or policy.deletes_softly
+    if not contact.is_alive and is_out:
+        return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), gone
+    named = [statement.email for statement in statements if statement.email]
+    address = contact.synced_email or (named[-1] if named else contact.email)
+    if address is None:
+        return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
+    if contact.is_shared:
+        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays"), gone
+    unlink = policy.list_ids if policy.deletes_softly else ()
+    return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
+
+
+def _is_idle(change: Upsert) -> bool:
+    return (
+        change.email == change.known_as
+        and not change.attributes
+        and not change.is_first
+        and change.email_blacklisted is None
+    )

@@ -1,0 +1,54 @@
+"""The lane: whether deliveries may go on, and the breaker that stops them. Pure.
+
+Some failures are not an event's fault: a revoked key, an address Brevo does not accept, a used-up rate
+limit, a network that is down. Then the whole lane stops and no attempt is spent, until one call that is
+let through as a probe finds Brevo well again.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from outboxd.backoff import Backoff
+from outboxd.event import Outcome, Verdict
+
+RUN = 5
+"""So many failures to reach Brevo, one after the other, are not any event's fault."""
+
+PROBES = Backoff(first=timedelta(seconds=5), cap=timedelta(minutes=2), jitter=0.0)
+"""When a stopped lane is probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """`state` running, waiting (Brevo said for how long) or blocked; `until` is when the next call may go."""
+
+    state: str = "running"
+    reason: str | None = None
+    until: datetime | None = None
+    failures: int = 0
+    stops: int = 0
+
+    def room(self, now: datetime) -> int | None:
+        """How many deliveries may begin: None for any number, one as a probe, none while stopped."""
+        if self.state == "running":
+            return None
+        return 0 if self.until is not None and now < self.until else 1
+
+    def judge(self, outcome: Outcome, now: datetime) -> tuple["Lane", Outcome]:
+        """The lane after `outcome`, and the outcome: a failure in a run of them is nobody's attempt."""
+        if outcome.call is None:
+            return self, outcome
+        failures = self.failures + 1 if outcome.is_network else 0
+        if outcome.is_network and (failures >= RUN or self.state != "running"):
+            outcome = replace(outcome, verdict=Verdict.BLOCKED)
+        if outcome.verdict is not Verdict.BLOCKED:
+            return (replace(self, failures=failures) if failures else Lane()), outcome
+        if outcome.wait is not None:
+            until = now + outcome.wait
+            if self.until is not None and self.state == "waiting":
+                until = max(until, self.until)
+            return Lane("waiting", outcome.detail, until), outcome
+        is_news = self.state != "blocked" or self.until is None or now >= self.until
+        stops = self.stops + 1 if is_news else self.stops
+        probe_at = now + PROBES.delay(stops) if is_news else self.until
+        return Lane("blocked", outcome.detail, probe_at, failures, stops), outcome
