@@ -1,0 +1,1 @@
+"""Everything that knows Brevo: the client, its rate limits, and a sandbox that behaves alike."""

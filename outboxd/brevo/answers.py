@@ -1,0 +1,159 @@
+"""What an answer of Brevo means. Pure: a status, headers and a body in, an Answer out.
+
+Codes are an open set and bodies can be anything, a proxy's HTML included; nothing is taken on trust.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from outboxd.event import Outcome, Verdict
+
+PHONES = ("SMS", "WHATSAPP", "LANDLINE_NUMBER")
+"""The attributes that hold a phone: each is unique in the account, and a bad one rejects the contact."""
+
+DEFAULT_WAIT = timedelta(seconds=5)
+"""How long a 429 without headers is waited for."""
+
+UNAUTHORISED = (
+    (
+        "unrecognised ip",
+        "Brevo does not accept this host's IP address: "
+        "authorise it at https://app.brevo.com/security/authorised_ips",
+    ),
+    (
+        "authentication not found",
+        "Brevo got no API key: check the settings brevo.api_key_env, api_key_file and api_key_credential",
+    ),
+    (
+        "",
+        "Brevo does not know this API key (wrong, revoked, or an SMTP key): "
+        "make a v3 key at https://app.brevo.com/settings/keys/api",
+    ),
+)
+
+BLOCKED = {
+    402: "Brevo says that the account has no credit left: see https://app.brevo.com/billing",
+    403: "Brevo forbids this account the contacts API: see the account's state at https://app.brevo.com",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, read leniently. `status` 0: none came, and `message` says why."""
+
+    call: str
+    status: int = 0
+    code: str | None = None
+    message: str = ""
+    duplicates: frozenset[str] = frozenset()
+    body: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+    wait: timedelta | None = None
+    is_settled: bool = False  # an error that is as good as success: what was to be done is done
+
+    @property
+    def is_success(self) -> bool:
+        return self.is_settled or 200 <= self.status < 300
+
+    @property
+    def says_address_taken(self) -> bool:
+        """The contact exists: 409 by the specification, 400 in truth, under a code that changes."""
+        return self.status == 409 or (self.status == 400 and "email" in self.duplicates)
+
+    @property
+    def says_phone_taken(self) -> bool:
+        return self.status == 400 and any(phone.lower() in self.duplicates for phone in PHONES)
+
+    @property
+    def says_phone_invalid(self) -> bool:
+        return self.status == 400 and not self.duplicates and "phone" in self.message.lower()
+
+
+def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) -> Answer:
+    """An answer as it came; `raw` None is a body past the size limit."""
+    body, is_json = _parse(raw)
+    request_id = headers.get("sib-request-id")
+    if 300 <= status < 400 or (200 <= status < 300 and raw != b"" and not is_json):
+        what = "a redirect" if status >= 300 else "something that is not JSON"
+        return Answer(
+            call,
+            message=f"not Brevo: {what} came back; check brevo.base_url and any proxy",
+            request_id=request_id,
+        )
+    message = str(body.get("message") or ("" if is_json else f"HTTP {status} without a JSON body"))
+    return Answer(
+        call,
+        status,
+        str(body["code"])[:64] if "code" in body else None,
+        message,
+        _duplicates(body, message) if status == 400 else frozenset(),
+        body,
+        request_id[:64] if request_id else None,
+        _wait(headers) if status == 429 else None,
+    )
+
+
+def outcome(answer: Answer) -> Outcome:
+    """The verdict on an answer that nothing could heal."""
+    verdict, detail = Verdict.REFUSED, answer.message or f"HTTP {answer.status}"
+    if answer.is_success:
+        verdict, detail = Verdict.DELIVERED, answer.message
+    elif answer.status == 0 or answer.status in (408, 425) or answer.status >= 500:
+        verdict = Verdict.RETRY
+    elif answer.status == 401:
+        told = answer.message.lower()
+        verdict, detail = Verdict.BLOCKED, next(text for sign, text in UNAUTHORISED if sign in told)
+    elif answer.status in BLOCKED:
+        verdict, detail = Verdict.BLOCKED, BLOCKED[answer.status]
+    elif answer.status == 429:
+        verdict, detail = Verdict.BLOCKED, "Brevo's rate limit is used up"
+    return Outcome(
+        verdict,
+        call=answer.call,
+        http_status=answer.status or None,
+        error_code=None if answer.is_success else answer.code,
+        detail=masked(detail) or None,
+        request_id=answer.request_id,
+        wait=answer.wait,
+        is_network=answer.status == 0,
+    )
+
+
+def masked(text: str) -> str:
+    """`text` without what may be an address or a phone: it goes to logs and tables."""
+    text = re.sub(r"\S+@\S+", "[address]", text)
+    return re.sub(r"\+?\d[\d ()./-]{5,}\d", "[number]", text)
+
+
+def _parse(raw: bytes | None) -> tuple[Mapping[str, Any], bool]:
+    try:
+        body = json.loads(raw or b"")
+    except (ValueError, RecursionError):
+        return {}, False
+    return (body, True) if isinstance(body, dict) else ({}, isinstance(body, list))
+
+
+def _duplicates(body: Mapping[str, Any], message: str) -> frozenset[str]:
+    """The identifiers that clash, in small letters: by metadata, then by the message, never by code."""
+    metadata = body.get("metadata")
+    named = metadata.get("duplicate_identifiers") if isinstance(metadata, dict) else None
+    if isinstance(named, list):
+        return frozenset(str(name).lower() for name in named)
+    if "already associated" in message or "already exist" in message:
+        names = ("email", "ext_id", *(phone.lower() for phone in PHONES))
+        told = re.findall(r"[a-z_]+", message.lower())
+        return frozenset(name for name in names if name in told) or frozenset({"email"})
+    return frozenset()
+
+
+def _wait(headers: Mapping[str, str]) -> timedelta:
+    """How long a 429 asks to wait: both headers count seconds from now."""
+    for name in ("retry-after", "x-sib-ratelimit-reset"):
+        text = headers.get(name, "")
+        if re.fullmatch(r"\d{1,6}(\.\d+)?", text):
+            return max(timedelta(seconds=float(text)), timedelta(seconds=1))
+    return DEFAULT_WAIT

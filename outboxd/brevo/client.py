@@ -1,0 +1,309 @@
+"""The client: a Change becomes HTTP calls to Brevo, and their answers one Outcome.
+
+What can be healed is healed on the way and told as a warning: a contact that exists already, or not any
+more, a phone that Brevo will not take, a new address that is taken. Results are values; nothing is raised
+for what Brevo or the network does.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from outboxd import __version__
+from outboxd.brevo import answers
+from outboxd.brevo.answers import PHONES, Answer
+from outboxd.brevo.deadline import DeadlineAdapter
+from outboxd.brevo.limiter import Limiter, acquire
+from outboxd.clock import from_text
+from outboxd.event import Outcome, Remove, Upsert
+
+BODY_LIMIT = 1 << 20
+"""Bytes of an answer that are read."""
+
+PATIENCE = 5.0
+"""Seconds a delivery waits for its turn at the limiter before it hands its lease back."""
+
+CREATED_FIELD = "createdAt"
+
+
+class Brevo:
+    """Brevo's contacts API, for one account. Safe for many threads: a session each, one limiter for all."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        limiter: Limiter,
+        timeout: timedelta,
+        update_enabled: bool = True,
+        sleep: Callable[[float], object] = sleep,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._limiter = limiter
+        self._timeout = timeout.total_seconds()
+        self._updates = update_enabled
+        self._sleep = sleep
+        self._local = threading.local()
+
+    def room(self) -> int:
+        """How many calls may leave now."""
+        return self._limiter.room(monotonic())
+
+    def wait(self) -> float:
+        """Seconds until a call may leave."""
+        return self._limiter.wait(monotonic())
+
+    def deliver(self, change: Upsert | Remove) -> Outcome:
+        """Carry out `change`, with as many calls as it takes."""
+        visit = _Visit(self)
+        answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
+        return replace(answers.outcome(answer), calls=visit.calls, warnings=tuple(visit.warnings))
+
+    def account(self) -> Answer:
+        """GET /account: whether the key works."""
+        return self.call("GET", "/account")
+
+    def attributes(self) -> Answer:
+        """GET /contacts/attributes: `body["attributes"]` is a list of {name, category, type}."""
+        return self.call("GET", "/contacts/attributes")
+
+    def list_(self, list_id: int) -> Answer:
+        """GET /contacts/lists/{id}: whether the list exists."""
+        return self.call("GET", f"/contacts/lists/{list_id}")
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """One call within the limits and the deadline. Never raises: no answer is an Answer with status 0."""
+        name = f"{method} {_route(path)}"
+        wait = acquire(self._limiter, PATIENCE, monotonic, self._sleep)
+        if wait:
+            return Answer(name, 429, message="own limit", wait=timedelta(seconds=wait))
+        try:
+            return self._exchange(name, method, path, body)
+        except requests.exceptions.SSLError:
+            return Answer(
+                name, message="Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
+            )
+        except (requests.exceptions.Timeout, TimeoutError):
+            return Answer(name, message=f"no answer within {self._timeout:g} seconds")
+        except (requests.exceptions.RequestException, OSError) as error:
+            return Answer(name, message=f"Brevo cannot be reached: {_cause(error)}")
+
+    def _exchange(self, name: str, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
+        response = self._session().request(
+            method,
+            self._base_url + path,
+            data=None if body is None else json.dumps(body),
+            headers={} if body is None else {"content-type": "application/json"},
+            timeout=self._timeout,
+            allow_redirects=False,  # a redirect to another host would carry the key there
+            stream=True,
+        )
+        with response:
+            raw = response.raw.read(BODY_LIMIT + 1, decode_content=True)
+            if len(raw) <= BODY_LIMIT:
+                response.raw.read(1)  # past the end, so that the connection can be used again
+        answer = answers.read(
+            name, response.status_code, response.headers, raw if len(raw) <= BODY_LIMIT else None
+        )
+        if answer.status == 429 or response.headers.get("x-sib-ratelimit-remaining") == "0":
+            self._hold(answer, response.headers.get("x-sib-ratelimit-reset", ""))
+        return answer
+
+    def _hold(self, answer: Answer, reset: str) -> None:
+        """Other programs of the shop spend the same budget: rest when Brevo says that it is used up."""
+        if answer.wait is not None:
+            self._limiter.hold(monotonic() + answer.wait.total_seconds())
+        elif reset.isdecimal() and not answer.call.startswith("GET /account"):
+            self._limiter.hold(monotonic() + min(int(reset), 3600))
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxy, no .netrc behind the operator's back
+            session.mount("https://", DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=1))
+            session.mount("http://", DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=1))
+            session.headers.update(
+                {
+                    "api-key": self._api_key,
+                    "accept": "application/json",
+                    "user-agent": f"outboxd/{__version__}",
+                }
+            )
+            self._local.session = session
+        return session
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One delivery: counts its calls, collects its warnings, and heals each thing once."""
+
+    brevo: Brevo
+    calls: int = 0
+    warnings: list[str] = field(default_factory=list)
+    _healed: set[str] = field(default_factory=set)
+
+    def upsert(self, change: Upsert) -> Answer:
+        if change.known_as is None:
+            return self._create(change)
+        if change.known_as == change.email:
+            return self._update(change, change.attributes)
+        return self._move(change, change.known_as)
+
+    def remove(self, change: Remove) -> Answer:
+        if change.is_soft:
+            body: dict[str, Any] = {"emailBlacklisted": True}
+            if change.unlink_list_ids:
+                body["unlinkListIds"] = list(change.unlink_list_ids)
+            answer = self._call("PUT", contact_path(change.email), body)
+        else:
+            answer = self._call("DELETE", contact_path(change.email))
+            if answer.status == 405:
+                return replace(
+                    answer, message="Brevo keeps the contact of the account's owner; it cannot be removed"
+                )
+        return _done(answer, "Brevo does not have the contact") if answer.status == 404 else answer
+
+    def _create(self, change: Upsert) -> Answer:
+        answer = self._send(
+            "POST",
+            "/contacts",
+            {
+                "email": change.email,
+                "attributes": dict(change.complete),
+                "updateEnabled": self.brevo._updates,
+                **_lists(change),
+                **_flag(change.email_blacklisted, change.is_opted_out),
+            },
+        )
+        if answer.says_address_taken and self._once("exists"):
+            if not self.brevo._updates and not self._made_it(change):
+                return replace(
+                    answer,
+                    message="the contact exists in Brevo already, and options.update_enabled is false: "
+                    "set it to true to update existing contacts, then retry",
+                )
+            self._warn("the contact existed already: updated")
+            return self._update(change, change.complete, joins=True)
+        return answer
+
+    def _update(self, change: Upsert, attributes: Mapping[str, Any], *, joins: bool = False) -> Answer:
+        body = {
+            **({"attributes": dict(attributes)} if attributes else {}),
+            **(_lists(change) if change.is_first or joins else {}),
+            **_flag(change.email_blacklisted, change.is_opted_out and joins),
+        }
+        answer = self._send("PUT", contact_path(change.email), body)
+        if answer.status == 404 and self._once("missing"):
+            self._warn("Brevo did not have the contact any more: made anew")
+            return self._create(change)
+        return answer
+
+    def _move(self, change: Upsert, known_as: str) -> Answer:
+        """A new address: the contact keeps its history, and an opt-out survives, whoever said it."""
+        old = self._call("GET", contact_path(known_as))
+        if old.status == 404 or change.is_shared:
+            return self._create(change)
+        if not old.is_success:
+            return old
+        is_out = change.is_opted_out or (
+            old.body.get("emailBlacklisted") is True and change.email_blacklisted is not False
+        )
+        flag = _flag(change.email_blacklisted, is_out)
+        attributes = {**change.attributes, "EMAIL": change.email}
+        lists = _lists(change) if change.is_first else {}
+        answer = self._send("PUT", contact_path(known_as), {"attributes": attributes, **lists, **flag})
+        if not answer.says_address_taken or not self._once("taken"):
+            return answer
+        self._warn("the new address was a contact already: updated that one and removed the old one")
+        body = {"attributes": dict(change.complete), **_lists(change), **flag}
+        answer = self._send("PUT", contact_path(change.email), body)
+        if not answer.is_success:
+            return answer
+        gone = self._call("DELETE", contact_path(known_as))
+        return _done(gone, "") if gone.status == 404 else gone
+
+    def _made_it(self, change: Upsert) -> bool:
+        """Whether an earlier attempt of ours, its answer lost, made the contact that is in the way."""
+        if change.tried_since is None:
+            return False
+        answer = self._call("GET", contact_path(change.email))
+        try:
+            return from_text(str(answer.body.get(CREATED_FIELD))) >= change.tried_since
+        except ValueError:
+            return False
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any]) -> Answer:
+        """A call with attributes; a phone that is refused is left out, the rest is sent once more."""
+        if "phone" in self._healed:
+            body = _without_phones(body)
+        answer = self._call(method, path, body)
+        if not (answer.says_phone_taken or answer.says_phone_invalid) or not self._once("phone"):
+            return answer
+        if answer.says_phone_taken:
+            self._warn("phone left out: another contact has it")
+        else:
+            self._warn("phone left out: Brevo does not take it as valid")
+        rest = _without_phones(body)
+        return self._call(method, path, rest) if rest else _done(answer, "")
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        self.calls += 1
+        return self.brevo.call(method, path, body)
+
+    def _once(self, illness: str) -> bool:
+        is_first = illness not in self._healed
+        self._healed.add(illness)
+        return is_first
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def _without_phones(body: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = {name: value for name, value in body.get("attributes", {}).items() if name not in PHONES}
+    rest = {name: value for name, value in body.items() if name != "attributes"}
+    return {**rest, "attributes": attributes} if attributes else rest
+
+
+def contact_path(email: str) -> str:
+    """The path of a contact by its address, percent-encoded whole; the type always said."""
+    return f"/contacts/{quote(email, safe='')}?identifierType=email_id"
+
+
+def _route(path: str) -> str:
+    """The path without whom it is about, for logs."""
+    path = path.partition("?")[0]
+    return "/contacts/{email}" if path.startswith("/contacts/") and "%40" in path else path
+
+
+def _lists(change: Upsert) -> dict[str, Any]:
+    return {"listIds": list(change.list_ids)} if change.list_ids else {}
+
+
+def _flag(blacklisted: bool | None, is_opted_out: bool) -> dict[str, Any]:
+    if blacklisted is not None:
+        return {"emailBlacklisted": blacklisted}
+    return {"emailBlacklisted": True} if is_opted_out else {}
+
+
+def _done(answer: Answer, message: str) -> Answer:
+    """An error that is as good as success: what was to be done is done."""
+    return replace(answer, is_settled=True, message=message)
+
+
+def _cause(error: BaseException) -> str:
+    """The root of a chain of exceptions, in words; addresses in URLs stay out of it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    text = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return str(text)
