@@ -1,0 +1,279 @@
+"""The outbox: every statement that writes, and what must be read to write it.
+
+Each method opens exactly one transaction, begun IMMEDIATE, and touches a few hundred rows at most.
+A customer's oldest pending event is its head; the head's `next_attempt_at` is the customer's one clock:
+in the future while it backs off and while it is leased, so that a crash needs nobody to clean up.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from outboxd import database
+from outboxd.clock import from_text, to_text
+from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.outbox import contacts, customers, endings
+from outboxd.outbox.customers import Admission, address_key
+from outboxd.outbox.rows import EVENT, event_of, many
+
+__all__ = ["CHUNK", "Admission", "Outbox", "address_key"]
+
+CHUNK = 200
+"""Rows in one transaction: other writers wait for it to end."""
+
+REST = 0.001
+"""Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
+
+FRESH = f"""
+SELECT {EVENT} FROM outbox
+WHERE status = 'pending' AND customer_key IS NULL ORDER BY id LIMIT :limit
+"""
+
+NEXT_DUE = "SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1"
+
+DUE_HEADS = """
+SELECT id, customer_key FROM outbox
+WHERE is_head = 1 AND next_attempt_at <= :now ORDER BY next_attempt_at LIMIT :limit
+"""
+
+PENDING_OF = f"""
+SELECT {EVENT} FROM outbox
+WHERE status = 'pending' AND customer_key = :key ORDER BY id LIMIT :limit
+"""
+
+EVENT_BY_ID = f"SELECT {EVENT} FROM outbox WHERE id = :id"
+
+LEASE = """
+UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
+WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+STILL_OURS = """
+SELECT id, attempts FROM outbox
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at IS NOT NULL
+"""
+
+ELECT = """
+UPDATE outbox SET is_head = 1, next_attempt_at = :at
+WHERE id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key = :key)
+  AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key)
+"""
+
+REVIVE = """
+UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'dead'
+RETURNING id, customer_key
+"""
+
+SAVE_STATE = """
+INSERT INTO state (key, value, updated_at) VALUES (:key, :value, :now)
+ON CONFLICT (key) DO UPDATE SET value = :value, updated_at = :now
+"""
+
+RECOUNT = """
+UPDATE depth SET
+    finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
+             - (SELECT count(*) FROM outbox WHERE status = 'pending'),
+    dead = (SELECT count(*) FROM outbox WHERE status = 'dead')
+"""
+
+ADMIT = """
+UPDATE outbox SET customer_key = :key, is_head = :is_head, next_attempt_at = :at WHERE id = :id
+"""
+
+STILL_FRESH = """
+SELECT id FROM outbox
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND customer_key IS NULL
+"""
+
+HEADS_OF = """
+SELECT customer_key, next_attempt_at FROM outbox
+WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
+"""
+
+UNTRIED = Outcome(Verdict.BLOCKED)
+"""For an event whose turn did not come within its claim: as if it had not been claimed."""
+
+
+class Outbox:
+    """The writing side of one database. `default_source` is whose events those without a source are."""
+
+    def __init__(self, path: Path, *, default_source: str) -> None:
+        self.path = path
+        self.default_source = default_source
+        self._engine = database.engine(path)
+        self._watch = database.connect(path, read_only=True)
+        self._rested_at = 0.0
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the log into the file."""
+        self._watch.close()
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        sleep(max(0.0, self._rested_at - monotonic()))
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise database.unusable(self.path, error.orig or error) from error
+        except sqlite3.Error as error:
+            raise database.unusable(self.path, error) from error
+        finally:
+            self._rested_at = monotonic() + REST
+
+    def _look(self, sql: str, **values: Any) -> list[Any]:
+        try:
+            return self._watch.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise database.unusable(self.path, error) from error
+
+    # What a relay asks before it begins a transaction.
+
+    def data_version(self) -> int:
+        """A number that changes with every commit to the file, by any process."""
+        return int(self._look("PRAGMA data_version")[0][0])
+
+    def fresh(self, limit: int = CHUNK) -> list[Event]:
+        """The oldest events that nobody has admitted yet."""
+        return list(self._events(self._look(FRESH, limit=limit)))
+
+    def next_due(self) -> datetime | None:
+        """When the first head is due, or its lease lapses; None without admitted events."""
+        text = self._look(NEXT_DUE)[0][0]
+        return from_text(text) if text else None
+
+    # The life of an event.
+
+    def admit(self, admissions: Sequence[Admission], now: datetime) -> None:
+        """Give each event its customer, and each customer without one a head; end what ends here."""
+        with self._transaction() as connection:
+            waiting = _still_fresh(connection, admissions)
+            going_on = [admission for admission in waiting if admission.outcome is None]
+            keys = customers.of(connection, going_on)
+            clocks = _clocks(connection, set(keys.values()))
+            rows = []
+            for admission in going_on:
+                key = keys[admission.event.id]
+                is_head = key not in clocks
+                clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
+                rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
+            many(connection, ADMIT, rows)
+            ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
+            endings.finish(connection, ended, now)
+            endings.write_attempts(connection, ended, now)
+            endings.count(connection, ended, now)
+
+    def claim(self, now: datetime, *, limit: int, lease: timedelta) -> list[Claim]:
+        """Lease up to `limit` customers whose head is due, with their pending events; attempts count now."""
+        until = now + lease
+        claims: list[Claim] = []
+        with self._transaction() as connection:
+            heads = connection.exec_driver_sql(DUE_HEADS, {"now": to_text(now), "limit": limit}).all()
+            room = CHUNK
+            for head_id, key in heads:
+                head = connection.exec_driver_sql(EVENT_BY_ID, {"id": head_id}).one()
+                pending = connection.exec_driver_sql(PENDING_OF, {"key": key, "limit": room}).all()
+                rows = [head, *(row for row in pending if row[0] != head_id)]
+                claims.append(Claim(contacts.load(connection, key), self._events(rows, 1), now, until))
+                room -= len(rows)
+                if room <= 0:
+                    break
+            ids = json.dumps([event.id for claim in claims for event in claim.events])
+            connection.exec_driver_sql(LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)})
+        return claims
+
+    def record(self, results: Sequence[Result], now: datetime) -> list[Result]:
+        """Write down what became of claims, all in one transaction; the next event becomes head.
+
+        A claim whose lease was lost is left out: somebody else answers for it now. Returns the others.
+        """
+        with self._transaction() as connection:
+            kept = [result for result in results if _is_held(connection, result.claim)]
+            every = [
+                (event, result.outcomes.get(event.id, UNTRIED), result.claim.claimed_at)
+                for result in kept
+                for event in result.claim.events
+            ]
+            waiting = [entry for entry in every if entry[1].verdict in (Verdict.RETRY, Verdict.BLOCKED)]
+            tried = [entry for entry in every if entry[1] is not UNTRIED]
+            endings.put_back(connection, waiting, now)
+            endings.finish(connection, [entry for entry in tried if entry not in waiting], now)
+            endings.write_attempts(connection, tried, now)
+            endings.count(connection, tried, now)
+            changed = [result.contact for result in kept if result.contact is not result.claim.contact]
+            contacts.save(connection, changed, now)
+            customers.remember(connection, changed)
+            turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
+            many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
+        return kept
+
+    def release(self, claims: Iterable[Claim], now: datetime) -> None:
+        """Hand back leases of which nothing was delivered: no attempt is spent."""
+        self.record([Result(claim, {}, claim.contact) for claim in claims], now)
+
+    def revive(self, ids: Collection[int], now: datetime) -> list[int]:
+        """Make dead events pending again, with all their attempts before them; the ids that were dead."""
+        revived: list[int] = []
+        wanted = list(ids)
+        for start in range(0, len(wanted), CHUNK):
+            values = {"ids": json.dumps(wanted[start : start + CHUNK]), "now": to_text(now)}
+            with self._transaction() as connection:
+                rows = connection.exec_driver_sql(REVIVE, values).all()
+                keys = {key for _, key in rows if key is not None}
+                many(connection, ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
+            revived.extend(row[0] for row in rows)
+        return revived
+
+    def save_state(self, values: Mapping[str, str], now: datetime) -> None:
+        """Write what `status` is to know of this process: its heartbeat, its lane."""
+        with self._transaction() as connection:
+            many(
+                connection,
+                SAVE_STATE,
+                [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
+            )
+
+    def recount(self) -> None:
+        """Set the depth by counting. Only a foreign hand in the file can have made it wrong."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql(RECOUNT)
+
+    def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
+        events = (event_of(row, self.default_source) for row in rows)
+        return tuple(replace(event, attempts=event.attempts + claims) for event in events)
+
+
+def _still_fresh(connection: Connection, admissions: Sequence[Admission]) -> list[Admission]:
+    """The events that no other drainer admitted meanwhile."""
+    ids = json.dumps([admission.event.id for admission in admissions])
+    fresh = {row[0] for row in connection.exec_driver_sql(STILL_FRESH, {"ids": ids})}
+    return [admission for admission in admissions if admission.event.id in fresh]
+
+
+def _clocks(connection: Connection, keys: Collection[str]) -> dict[str, str]:
+    """When the customers that have a head are due."""
+    rows = connection.exec_driver_sql(HEADS_OF, {"keys": json.dumps(sorted(keys))})
+    return {row[0]: row[1] for row in rows}
+
+
+def _is_held(connection: Connection, claim: Claim) -> bool:
+    """Whether the lease is still this claim's: the attempt number tells a later claim from this one."""
+    ids = json.dumps([event.id for event in claim.events])
+    held = {row[0]: row[1] for row in connection.exec_driver_sql(STILL_OURS, {"ids": ids})}
+    return all(held.get(event.id) == event.attempts for event in claim.events)
+
+
+def _next_turn(result: Result, now: datetime) -> datetime:
+    """When the customer's next head is due: the backoff of what is left, or at once."""
+    return max((outcome.retry_at for outcome in result.outcomes.values() if outcome.retry_at), default=now)

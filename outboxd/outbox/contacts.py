@@ -1,0 +1,78 @@
+"""The contacts table: what Brevo has of a customer, as far as we know."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outboxd.clock import to_text
+from outboxd.event import Contact, Register, Stamp
+from outboxd.outbox.rows import many
+
+CONTACT = """
+SELECT contacts.*, synced_email IS NOT NULL AND EXISTS (
+    SELECT 1 FROM contacts AS other
+    WHERE other.synced_email = contacts.synced_email AND other.customer_key <> contacts.customer_key
+      AND (other.deleted_at IS NULL OR other.born_at IS NOT NULL)
+) AS is_shared
+FROM contacts WHERE customer_key = :key
+"""
+
+SAVE_CONTACT = """
+UPDATE contacts SET
+    email = :email, email_at = :email_at, synced_email = :synced_email, fields = :fields,
+    accepts_marketing = :accepts_marketing, consent_at = :consent_at,
+    deleted_at = :deleted_at, born_at = :born_at, synced_at = :synced_at
+WHERE customer_key = :key
+"""
+
+
+def load(connection: Connection, key: str) -> Contact:
+    """The contact of a customer, which admission made."""
+    row = connection.exec_driver_sql(CONTACT, {"key": key}).mappings().one()
+
+    def stamp(name: str) -> Stamp | None:
+        return Stamp.parse(row[name]) if row[name] else None
+
+    return Contact(
+        customer_key=key,
+        source=row["source"],
+        customer_id=row["customer_id"],
+        email=row["email"],
+        email_at=stamp("email_at"),
+        synced_email=row["synced_email"],
+        fields={n: Register(Stamp.parse(at), value) for n, (at, value) in json.loads(row["fields"]).items()},
+        accepts_marketing=None if row["accepts_marketing"] is None else bool(row["accepts_marketing"]),
+        consent_at=stamp("consent_at"),
+        deleted_at=stamp("deleted_at"),
+        born_at=stamp("born_at"),
+        is_shared=bool(row["is_shared"]),
+    )
+
+
+def save(connection: Connection, changed: Sequence[Contact], now: datetime) -> None:
+    """Write contacts as they were delivered at `now`."""
+    many(connection, SAVE_CONTACT, [_row(contact, now) for contact in changed])
+
+
+def _row(contact: Contact, now: datetime) -> dict[str, Any]:
+    def text(stamp: Stamp | None) -> str | None:
+        return str(stamp) if stamp else None
+
+    return {
+        "key": contact.customer_key,
+        "email": contact.email,
+        "email_at": text(contact.email_at),
+        "synced_email": contact.synced_email,
+        "fields": json.dumps(
+            {name: [str(register.stamp), register.digest] for name, register in contact.fields.items()},
+            separators=(",", ":"),
+        ),
+        "accepts_marketing": contact.accepts_marketing,
+        "consent_at": text(contact.consent_at),
+        "deleted_at": text(contact.deleted_at),
+        "born_at": text(contact.born_at),
+        "synced_at": to_text(now),
+    }

@@ -1,0 +1,132 @@
+"""How attempts end: the event's new state, the attempt's row, the minute's counters."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from outboxd.clock import milliseconds, to_text
+from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
+from outboxd.outbox.rows import many
+from outboxd.stats import bucket
+
+DETAIL = 512
+"""Characters of an attempt's detail."""
+
+FINISH = """
+UPDATE outbox SET status = :status, finished_at = :now, last_error = :error,
+       is_head = 0, claimed_at = NULL
+WHERE id = :id
+"""
+
+PUT_BACK = """
+UPDATE outbox SET attempts = :attempts, next_attempt_at = :at, last_error = coalesce(:error, last_error),
+       is_head = 0, claimed_at = NULL
+WHERE id = :id
+"""
+
+ATTEMPT = """
+INSERT OR REPLACE INTO attempts
+       (event_id, number, started_at, finished_at, verdict,
+        call, http_status, error_code, detail, request_id)
+VALUES (:event_id, :number, :started_at, :now, :verdict,
+        :call, :http_status, :error_code, :detail, :request_id)
+"""
+
+COUNT = """
+INSERT INTO stats (minute, delivered, dead, attempts, failed, calls, latency_ms, latencies)
+VALUES (:minute, :delivered, :dead, :attempts, :failed, :calls, :latency_ms, :latencies)
+ON CONFLICT (minute) DO UPDATE SET
+    delivered = delivered + excluded.delivered, dead = dead + excluded.dead,
+    attempts = attempts + excluded.attempts, failed = failed + excluded.failed,
+    calls = calls + excluded.calls, latency_ms = latency_ms + excluded.latency_ms,
+    latencies = :latencies
+"""
+
+Tried = tuple[Event, Outcome, datetime]
+"""An event, what became of it, and when its claim began."""
+
+
+def finish(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+    """Events that are over: delivered or dead, with the reason or the warning."""
+    rows = []
+    for event, outcome, _ in tried:
+        is_well = outcome.verdict in FINISHED_WELL
+        error = None if is_well and not outcome.warnings else _detail(outcome)
+        status = "delivered" if is_well else "dead"
+        rows.append({"id": event.id, "status": status, "now": to_text(now), "error": error})
+    many(connection, FINISH, rows)
+
+
+def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+    """Events that stay pending; a blocked one gets its attempt back."""
+    rows = []
+    for event, outcome, _ in tried:
+        is_spent = outcome.verdict is not Verdict.BLOCKED
+        rows.append(
+            {
+                "id": event.id,
+                "attempts": event.attempts if is_spent else event.attempts - 1,
+                "at": to_text(outcome.retry_at or now),
+                "error": _detail(outcome),
+            }
+        )
+    many(connection, PUT_BACK, rows)
+
+
+def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+    """The attempts' own rows."""
+    many(
+        connection,
+        ATTEMPT,
+        [
+            {
+                "event_id": event.id,
+                "number": event.attempts,
+                "started_at": to_text(started_at),
+                "now": to_text(now),
+                "verdict": str(outcome.verdict),
+                "call": outcome.call,
+                "http_status": outcome.http_status,
+                "error_code": outcome.error_code,
+                "detail": _detail(outcome),
+                "request_id": outcome.request_id,
+            }
+            for event, outcome, started_at in tried
+        ],
+    )
+
+
+def _detail(outcome: Outcome) -> str | None:
+    text = "; ".join(part for part in (outcome.detail, *outcome.warnings) if part)
+    return text[:DETAIL] or None
+
+
+def count(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+    """Add to the counters of this minute, so that status never scans history."""
+    if not tried:
+        return
+    outcomes = [(event, outcome) for event, outcome, _ in tried]
+    minute = to_text(now)[:16]
+    delivered = [(e, o) for e, o in outcomes if o.verdict in FINISHED_WELL]
+    called = [milliseconds(now - e.created_at) for e, o in delivered if o.call]
+    row = connection.exec_driver_sql("SELECT latencies FROM stats WHERE minute = :m", {"m": minute}).first()
+    latencies: dict[str, int] = json.loads(row[0]) if row else {}
+    for latency in called:
+        name = str(bucket(latency))
+        latencies[name] = latencies.get(name, 0) + 1
+    calls = {id(o): o.calls for _, o in outcomes}  # events folded into one change share its outcome
+    connection.exec_driver_sql(
+        COUNT,
+        {
+            "minute": minute,
+            "delivered": len(delivered),
+            "dead": sum(o.verdict is Verdict.REFUSED for _, o in outcomes),
+            "attempts": sum(o.verdict is not Verdict.BLOCKED for _, o in outcomes),
+            "failed": sum(o.verdict in (Verdict.RETRY, Verdict.REFUSED) for _, o in outcomes),
+            "calls": sum(calls.values()),
+            "latency_ms": sum(max(latency, 0) for latency in called),
+            "latencies": json.dumps(latencies),
+        },
+    )

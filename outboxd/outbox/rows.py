@@ -1,0 +1,45 @@
+"""Rows of the outbox table as events, and many rows at once."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outboxd.clock import from_text
+from outboxd.event import Event
+
+EVENT = "id, event, payload, source, occurred_at, created_at, attempts"
+"""The columns of an event, in the order `event_of` takes them."""
+
+
+def event_of(row: Sequence[Any], default_source: str) -> Event:
+    """An event as it stands in the table, whatever a shop's client wrote there."""
+    id_, name, payload, source, occurred_at, created_at, attempts = row
+    return Event(
+        id=id_,
+        event=str(name),
+        payload=payload.decode("utf-8", "replace") if isinstance(payload, bytes) else str(payload),
+        source=str(source or default_source),
+        occurred_at=_moment(occurred_at),
+        created_at=from_text(created_at),
+        attempts=attempts,
+    )
+
+
+def many(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Execute `sql` once for each of `rows`."""
+    if rows:
+        connection.exec_driver_sql(sql, [dict(row) for row in rows])
+
+
+def _moment(text: Any) -> datetime | None:
+    """A time as shops write it in SQL; SQLite's own `datetime('now')` has no offset and is UTC."""
+    if text is None:
+        return None
+    for spelling in (str(text), f"{text}+00:00"):
+        try:
+            return from_text(spelling)
+        except (ValueError, OverflowError):
+            continue
+    return None

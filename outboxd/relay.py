@@ -1,0 +1,259 @@
+"""The relay: the drain of the outbox. Admit, claim, fold, deliver, record, announce.
+
+One thread (whoever calls `step`) owns the database and records in groups; a pool of others carries the
+claims to Brevo. HTTP never happens inside a transaction. `step` is one round and says how long to rest.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from queue import SimpleQueue
+from time import monotonic
+
+from outboxd import logs
+from outboxd.clock import milliseconds, to_text
+from outboxd.delivery import Courier, Delivery, Plan, reason, understand
+from outboxd.errors import EventError, OutboxdError
+from outboxd.event import FINISHED_WELL, Claim, Event, Kind, Outcome, Result, Verdict
+from outboxd.lane import Lane
+from outboxd.logs import line, logger
+from outboxd.outbox import CHUNK, Admission, Outbox, address_key
+
+POLL = 0.04
+"""Seconds between two looks for other processes' commits."""
+
+TICK = 5.0
+"""Seconds a round may be put off at most, whatever the clocks say."""
+
+HEARTBEAT = timedelta(seconds=10)
+
+
+class Relay:
+    """The drain of one outbox through one courier."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        courier: Courier,
+        plan: Plan,
+        *,
+        clock: Callable[[], datetime],
+        chance: Callable[[], float],
+    ) -> None:
+        self.bell = threading.Event()
+        self.lane = Lane()
+        self._outbox = outbox
+        self._courier = courier
+        self._plan = plan
+        self._delivery = Delivery(courier, plan, clock=clock)
+        self._clock = clock
+        self._chance = chance
+        self._pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="delivery")
+        self._done: SimpleQueue[Result] = SimpleQueue()
+        self._in_flight = 0
+        self._unrecorded: list[Result] = []
+        self.stepped_at = monotonic()
+        self._beaten_at: datetime | None = None
+        self._told_lane: Lane | None = None
+
+    # The loop, and its two ways of ending.
+
+    def run(self, stopping: threading.Event, grace: timedelta) -> None:
+        """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
+        while not stopping.is_set():
+            self.bell.clear()
+            try:
+                seen = self._outbox.data_version()
+                self._sleep(self.step(), seen)
+            except OutboxdError as error:  # the disk is full, the file is locked: it may mend
+                logger.error(line("stuck", reason=str(error), hint=error.hint))
+                stopping.wait(TICK)
+        give_up = monotonic() + grace.total_seconds()
+        while self._in_flight and monotonic() < give_up:
+            self.bell.clear()
+            self._record(self._clock())
+            if self._in_flight:
+                self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
+        self.close()
+
+    def drain(self, *, until_nothing_waits: bool = False) -> None:
+        """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
+        while True:
+            self.bell.clear()
+            pause = self.step()
+            is_idle = not self._in_flight and not self._unrecorded
+            if is_idle and (self.lane.state == "blocked" or not self._has_work(later=until_nothing_waits)):
+                return
+            self.bell.wait(pause)
+
+    def step(self) -> float:
+        """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
+        self.stepped_at = monotonic()
+        now = self._clock()
+        self._record(now)
+        self._beat(now)
+        if not self._plan.enabled:
+            return TICK
+        more = self._admit(now)
+        begun = self._begin(now)
+        if more or (begun and self._room(now)):
+            return 0.0
+        return self._rest(now)
+
+    def close(self) -> None:
+        """Let the delivery threads go."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # The six stages.
+
+    def _admit(self, now: datetime) -> bool:
+        """Take in one chunk of new events; whether there may be more."""
+        events = self._outbox.fresh()
+        if not events:
+            return False
+        admissions = [_admission(event) for event in events]
+        self._outbox.admit(admissions, now)
+        for admission in admissions:
+            if admission.outcome is not None:
+                told = admission.outcome
+                logger.warning(line(str(told.verdict), event=admission.event.id, reason=told.detail))
+        return len(events) == CHUNK
+
+    def _begin(self, now: datetime) -> bool:
+        """Claim what is due, as much as workers, limits and lane have room for, and hand it out."""
+        room = self._room(now)
+        due = self._outbox.next_due() if room else None
+        if due is None or due > now:
+            return False
+        claims = self._outbox.claim(now, limit=room, lease=self._plan.lease)
+        for claim in claims:
+            self._in_flight += 1
+            self._pool.submit(self._carry, claim)
+        return bool(claims)
+
+    def _carry(self, claim: Claim) -> None:
+        self._done.put(self._delivery.carry(claim))
+        self.bell.set()
+
+    def _record(self, now: datetime) -> None:
+        while not self._done.empty() and len(self._unrecorded) < CHUNK:
+            self._unrecorded.append(self._judged(self._done.get(), now))
+            self._in_flight -= 1
+        if not self._unrecorded:
+            return
+        kept = self._outbox.record(self._unrecorded, now)
+        results, self._unrecorded = self._unrecorded, []
+        for result in results:
+            self._announce(result, now, is_lost=result not in kept)
+
+    def _judged(self, result: Result, now: datetime) -> Result:
+        """The result with its outcomes as the lane and the backoff see them."""
+        seen: dict[int, Outcome] = {}
+        outcomes = {}
+        for event in result.claim.events:
+            outcome = result.outcomes.get(event.id)
+            if outcome is None:
+                continue
+            if id(outcome) not in seen:
+                self.lane, seen[id(outcome)] = self.lane.judge(outcome, now)
+            outcomes[event.id] = self._scheduled(event, seen[id(outcome)], now)
+        return replace(result, outcomes=outcomes)
+
+    def _scheduled(self, event: Event, outcome: Outcome, now: datetime) -> Outcome:
+        backoff = self._plan.backoff
+        if outcome.verdict is not Verdict.RETRY:
+            return outcome
+        if event.attempts >= backoff.max_attempts:
+            detail = f"gave up after {event.attempts} attempts; the last one: {outcome.detail}"
+            return replace(outcome, verdict=Verdict.REFUSED, detail=detail)
+        return replace(outcome, retry_at=now + backoff.delay(event.attempts, self._chance()))
+
+    def _announce(self, result: Result, now: datetime, *, is_lost: bool) -> None:
+        """One line an outcome; events folded into one call share it."""
+        told: dict[Outcome, list[int]] = {}
+        for event_id, outcome in result.outcomes.items():
+            told.setdefault(replace(outcome, retry_at=None), []).append(event_id)
+        for outcome, ids in told.items():
+            is_fine = outcome.verdict in FINISHED_WELL and not outcome.warnings
+            logger.log(
+                logs.LEVELS["info" if is_fine else "warning"],
+                line(
+                    str(outcome.verdict),
+                    event=",".join(map(str, ids)),
+                    customer=result.claim.contact.customer_key,
+                    call=outcome.call,
+                    status=outcome.http_status,
+                    code=outcome.error_code,
+                    calls=outcome.calls or None,
+                    ms=milliseconds(now - result.claim.claimed_at),
+                    attempt=max(e.attempts for e in result.claim.events if e.id in ids),
+                    reason=outcome.detail,
+                    warning="; ".join(outcome.warnings) or None,
+                    request=outcome.request_id,
+                    lost="lease" if is_lost else None,
+                ),
+            )
+
+    # How much may begin, and how long to rest.
+
+    def _room(self, now: datetime) -> int:
+        room = self._plan.workers - self._in_flight
+        allowed = self.lane.room(now)
+        if allowed is not None:
+            room = allowed if self._in_flight == 0 else 0
+        return min(room, self._courier.room()) if room > 0 else 0
+
+    def _rest(self, now: datetime) -> float:
+        """Until something is due; whatever comes earlier rings the bell."""
+        if self._in_flight >= self._plan.workers:
+            return TICK
+        due = self._outbox.next_due()
+        if due is None:
+            return TICK
+        waits = [(due - now).total_seconds(), self._courier.wait()]
+        if self.lane.until is not None and self.lane.state != "running":
+            waits.append((self.lane.until - now).total_seconds())
+        return min(TICK, max(0.0, *waits))
+
+    def _has_work(self, *, later: bool) -> bool:
+        due = self._outbox.next_due()
+        return bool(self._outbox.fresh(1)) or (due is not None and (later or due <= self._clock()))
+
+    def _sleep(self, seconds: float, seen: int) -> None:
+        """Sleep until the bell, another process's commit, or the end of `seconds`."""
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            if self.bell.wait(min(left, POLL)) or self._outbox.data_version() != seen:
+                return
+
+    def _beat(self, now: datetime) -> None:
+        """Tell `status` that this process lives, and how its lane is."""
+        is_late = self._beaten_at is None or not timedelta(0) <= now - self._beaten_at < HEARTBEAT
+        if not is_late and self.lane == self._told_lane:
+            return
+        lane = {
+            "state": self.lane.state if self._plan.enabled else "disabled",
+            "reason": self.lane.reason,
+            "until": to_text(self.lane.until) if self.lane.until else None,
+        }
+        if self._told_lane and self.lane.state != self._told_lane.state:
+            logger.warning(line("lane", state=self.lane.state, reason=self.lane.reason, until=lane["until"]))
+        self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane)}, now)
+        self._beaten_at, self._told_lane = now, self.lane
+
+
+def _admission(event: Event) -> Admission:
+    try:
+        reading = understand(event)
+    except EventError as error:
+        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=reason(error)))
+    if reading.kind is Kind.NOTHING:
+        return Admission(event, outcome=Outcome(Verdict.UNCHANGED, detail=reading.note))
+    address = reading.former_email or reading.email
+    if reading.customer_id is None and address is None:
+        detail = "the payload has neither a customer id nor an address"
+        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
+    return Admission(event, reading.customer_id, address_key(address) if address else None)

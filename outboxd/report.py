@@ -1,0 +1,164 @@
+"""The report: every statement that only reads. A plain sqlite3 connection, so that `status` starts fast.
+
+Nothing here counts rows that can be many: the depth is kept by triggers and by the ids themselves.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from outboxd.clock import from_text, to_text
+from outboxd.stats import percentile
+
+DEPTH = """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - finished, delivered, dead
+FROM depth
+"""
+
+IN_FLIGHT = """
+SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL
+"""
+
+RETRYING = "SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL"
+
+# The oldest pending event is the oldest of those nobody admitted yet, of the heads that are next, and of
+# those that were tried before (few): three looks into indexes, however long the backlog is.
+OLDEST = """
+SELECT min(created_at) FROM (
+    SELECT * FROM (SELECT created_at FROM outbox
+                   WHERE status = 'pending' AND customer_key IS NULL ORDER BY id LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT created_at FROM outbox WHERE is_head = 1 ORDER BY next_attempt_at LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT created_at FROM outbox
+                   WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL ORDER BY id LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT min(created_at) FROM outbox
+                   WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL)
+)
+"""
+
+NEXT_ATTEMPT = "SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1"
+
+STATE = "SELECT key, value FROM state"
+
+WINDOW = """
+SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stats WHERE minute > :since
+"""
+
+COLUMNS = """
+id, event, status, source, customer_key, attempts, occurred_at, created_at, claimed_at,
+next_attempt_at, finished_at, last_error
+"""
+
+NEWEST = {
+    status: f"SELECT {COLUMNS} FROM outbox WHERE {condition} AND id < :before ORDER BY id DESC LIMIT :limit"
+    for status, condition in {
+        None: "true",
+        "pending": "status = 'pending'",
+        "delivered": "status = 'delivered'",
+        "dead": "status = 'dead'",  # a literal, so that the partial index serves
+    }.items()
+}
+
+ATTEMPTS = """
+SELECT number, started_at, finished_at, verdict, call, http_status, error_code, detail, request_id
+FROM attempts WHERE event_id = :id ORDER BY number, started_at
+"""
+
+WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def status(connection: sqlite3.Connection, now: datetime, *, enabled: bool) -> dict[str, Any]:
+    """What the operator wants to know, with the keys of `outboxd status --json`.
+
+    `due` is what is ready and was not tried yet: pending = due + in_flight + retrying.
+    """
+    pending, delivered, dead = connection.execute(DEPTH).fetchone()
+    in_flight = connection.execute(IN_FLIGHT).fetchone()[0]
+    retrying = connection.execute(RETRYING).fetchone()[0]
+    oldest = connection.execute(OLDEST).fetchone()[0]
+    state = dict(connection.execute(STATE).fetchall())
+    return {
+        "pending": pending,
+        "due": max(0, pending - in_flight - retrying),
+        "in_flight": in_flight,
+        "retrying": retrying,
+        "dead": dead,
+        "delivered": delivered,
+        "oldest_pending_seconds": max(0.0, (now - from_text(oldest)).total_seconds()) if oldest else None,
+        "next_attempt_at": connection.execute(NEXT_ATTEMPT).fetchone()[0],
+        "heartbeat_at": state.get("heartbeat"),
+        "lane": _lane(state, now, enabled=enabled),
+        "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
+    }
+
+
+def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str, Any]:
+    if not enabled:
+        return {"state": "disabled", "reason": "enabled: false in the configuration", "until": None}
+    lane: dict[str, Any] = json.loads(state.get("lane", "{}"))
+    if lane.get("state") in (None, "disabled"):
+        return {"state": "running", "reason": None, "until": None}
+    if lane["state"] == "waiting" and lane["until"] is not None and from_text(lane["until"]) <= now:
+        return {"state": "running", "reason": None, "until": None}
+    return {name: lane.get(name) for name in ("state", "reason", "until")}
+
+
+def _window(connection: sqlite3.Connection, since: datetime) -> dict[str, Any]:
+    delivered = dead = attempts = failed = calls = latency = 0
+    buckets: dict[int, int] = {}
+    for row in connection.execute(WINDOW, {"since": to_text(since)[:16]}):
+        delivered, dead, attempts = delivered + row[0], dead + row[1], attempts + row[2]
+        failed, calls, latency = failed + row[3], calls + row[4], latency + row[5]
+        for name, count in json.loads(row[6]).items():
+            buckets[int(name)] = buckets.get(int(name), 0) + count
+    timed = sum(buckets.values())
+    return {
+        "delivered": delivered,
+        "failed": failed,
+        "dead": dead,
+        "calls": calls,
+        "success_rate": _rate(delivered, delivered + dead),
+        "error_rate": _rate(failed, attempts),
+        "latency_ms": {
+            "average": round(latency / timed) if timed else None,
+            **{name: percentile(buckets, share) for name, share in PERCENTILES.items()},
+        },
+    }
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def events(
+    connection: sqlite3.Connection, *, status: str | None = None, limit: int = 20, before: int | None = None
+) -> list[dict[str, Any]]:
+    """The newest events, newest first, of one status or of all."""
+    last = 2**63 - 1 if before is None else before
+    return _dicts(connection.execute(NEWEST[status], {"before": last, "limit": limit}))
+
+
+def event(
+    connection: sqlite3.Connection, event_id: int, *, with_payload: bool = False
+) -> dict[str, Any] | None:
+    """One event with its attempts, None if there is none of that id. The payload holds personal data."""
+    columns = f"{COLUMNS}, payload" if with_payload else COLUMNS
+    found = _dicts(connection.execute(f"SELECT {columns} FROM outbox WHERE id = :id", {"id": event_id}))
+    if not found:
+        return None
+    return {**found[0], "attempts_made": _dicts(connection.execute(ATTEMPTS, {"id": event_id}))}
+
+
+def dead_ids(connection: sqlite3.Connection) -> list[int]:
+    """Every dead event, oldest first."""
+    return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'dead' ORDER BY id")]
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
