@@ -1,0 +1,124 @@
+"""The one place where a Config becomes objects that work."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import SystemRandom
+
+from outboxd import clock, config, database, logs, report
+from outboxd.brevo.client import Brevo
+from outboxd.brevo.limiter import Limiter
+from outboxd.config import Config
+from outboxd.delivery import Plan
+from outboxd.errors import ConfigError
+from outboxd.fold import Policy
+from outboxd.locks import sole_drainer
+from outboxd.outbox import Outbox
+from outboxd.relay import Relay
+
+
+def brevo(settings: Config, key: str, limiter: Limiter | None = None) -> Brevo:
+    """The client of the configured account."""
+    return Brevo(
+        base_url=settings.brevo.base_url,
+        api_key=key,
+        limiter=limiter or limits(settings),
+        timeout=settings.brevo.timeout,
+        update_enabled=settings.update_enabled,
+    )
+
+
+def limits(settings: Config) -> Limiter:
+    """Brevo's rate limits as configured: calls a second, calls an hour."""
+    return Limiter([(settings.brevo.requests_per_second, 1.0), (settings.brevo.requests_per_hour, 3600.0)])
+
+
+def relay(settings: Config, courier: Brevo, outbox: Outbox) -> Relay:
+    """The drain of `outbox` through `courier`."""
+    return Relay(outbox, courier, plan(settings), clock=clock.wall, chance=SystemRandom().random)
+
+
+@contextmanager
+def relaying(settings: Config, key: str, limiter: Limiter | None = None) -> Iterator[Relay]:
+    """A relay on the configured outbox, and its end."""
+    with closing(outbox(settings)) as opened:
+        with closing(relay(settings, brevo(settings, key, limiter), opened)) as made:
+            yield made
+
+
+def plan(settings: Config) -> Plan:
+    """What the configuration says of every delivery."""
+    return Plan(
+        rules=settings.field_mapping,
+        policy=Policy(
+            list_ids=(settings.list_id,) if settings.list_id is not None else (),
+            deletes_softly=settings.delete_behavior == "soft",
+        ),
+        backoff=settings.retry,
+        workers=settings.brevo.workers,
+        timeout=settings.brevo.timeout,
+        enabled=settings.enabled,
+    )
+
+
+def outbox(settings: Config) -> Outbox:
+    """The outbox of the configured database, which must be of this version's schema."""
+    with database.reading(settings.database) as connection:
+        database.check_revision(settings.database, database.revision(connection))
+    return Outbox(settings.database, default_source=settings.source)
+
+
+@contextmanager
+def drainer(settings: Config, *, shared: bool) -> Iterator[None]:
+    """Be the one who drains, unless it is `shared`. Raises HeldError."""
+    if shared:
+        yield
+        return
+    who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
+    with sole_drainer(settings.database, who=who):
+        yield
+
+
+def run(path: Path, *, shared: bool) -> int:
+    """`outboxd run`: drain until told to stop; the exit code."""
+    from outboxd import daemon
+
+    first = config.read(path)
+    key = config.api_key(first.brevo, os.environ) if first.enabled else ""
+    logs.set_up(first.log_level)
+    before, after = database.migrate(first.database)
+    if before != after:
+        logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
+    with drainer(first, shared=shared):
+        return daemon.serve(_maker(path, first, key), lambda: describe(first))
+
+
+def _maker(path: Path, first: Config, key: str) -> Callable[[], Relay]:
+    """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all."""
+    limiter = limits(first)
+    opened: list[Outbox] = []
+
+    def make() -> Relay:
+        settings = config.read(path)
+        if settings.database != first.database:
+            raise ConfigError([f"{path}: the database cannot change while the daemon runs; restart it"])
+        told = config.api_key(settings.brevo, os.environ) if settings.enabled else key
+        limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
+        logs.set_up(settings.log_level)
+        fresh = outbox(settings)
+        if not opened:
+            fresh.recount()
+        opened.append(fresh)
+        return relay(settings, brevo(settings, told, limiter), fresh)
+
+    return make
+
+
+def describe(settings: Config) -> str:
+    """One line on how things are, for systemd."""
+    with database.reading(settings.database) as connection:
+        now = report.status(connection, clock.wall(), enabled=settings.enabled)
+    lane = now["lane"]["state"]
+    return f"{now['pending']} pending, {now['retrying']} retrying, {now['dead']} dead; {lane}"

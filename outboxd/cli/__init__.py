@@ -1,0 +1,83 @@
+"""The command line: parse, call one thing, print, and say by the exit code how it went.
+
+Commands live in modules of their own that are loaded when they are called, so that `status` does not wait
+for what `run` needs. Data goes to stdout, talk to stderr. Only here do errors become text.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from outboxd import __version__
+from outboxd.errors import OutboxdError
+
+COMMANDS = {
+    "run": "drain",
+    "drain": "drain",
+    "status": "status",
+    "events": "events",
+    "show": "events",
+    "retry": "events",
+    "enqueue": "enqueue",
+    "check": "check",
+    "migrate": "migrate",
+    "demo": "demo",
+    "sandbox": "sandbox",
+}
+"""Each command, and the module here that holds it."""
+
+EPILOG = """\b
+Exit codes: 0 all is well; 1 not all of it; 2 or 64 wrong usage; 65 bad events; 66 no such outbox,
+file or event; 69 Brevo is out of reach; 74 the database cannot be used; 75 try again later (another
+process drains, or the lane is blocked); 77 no right to do it; 78 wrong configuration."""
+
+
+class Commands(click.Group):
+    """A group whose commands are loaded when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"outboxd.cli.{COMMANDS[name]}"), name)
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="outboxd")
+def group() -> None:
+    """The outbox between a shop and its Brevo contacts.
+
+    A shop writes customer_created, customer_updated and customer_deleted into a table; `outboxd run`
+    carries them to Brevo and loses none. `outboxd demo` shows it all, without an account.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `outboxd`; its exit code."""
+    try:
+        result: Any = group.main(args=arguments, prog_name="outboxd", standalone_mode=False)
+    except OutboxdError as error:
+        tell(error)
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        return 141
+    return result if isinstance(result, int) else 0
+
+
+def tell(error: OutboxdError) -> None:
+    """An error as text: what, where, and how to mend it."""
+    for told in str(error).splitlines() or [type(error).__name__]:
+        click.echo(f"outboxd: {told}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

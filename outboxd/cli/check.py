@@ -1,0 +1,119 @@
+"""`check`: is everything in place? Each fault with the command or the setting that mends it."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from outboxd import app, config, database
+from outboxd.brevo.client import Brevo
+from outboxd.cli.options import config_option, json_option
+from outboxd.config import Config
+from outboxd.errors import ConfigError, OutboxdError
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    is_well: bool
+    told: str
+    hint: str | None = None
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--offline", is_flag=True, help="Do not call Brevo.")
+def check(config_path: Path, as_json: bool, offline: bool) -> int:
+    """Check the configuration, the database, its rights, the API key, and the mapping.
+
+    \b
+    Example:
+      outboxd check --config /etc/outboxd/config.yaml
+
+    Exit codes: 0 all is well; 1 something is not.
+    """
+    findings = list(_findings(config_path, offline=offline))
+    is_well = all(finding.is_well for finding in findings)
+    if as_json:
+        click.echo(
+            json.dumps({"ok": is_well, "checks": [finding._asdict() for finding in findings]}, indent=2)
+        )
+        return 0 if is_well else 1
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.is_well else 'FAIL'}  {finding.what}: {finding.told}")
+        if finding.hint and not finding.is_well:
+            click.echo(f"      mend it: {finding.hint}")
+    return 0 if is_well else 1
+
+
+def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
+    try:
+        settings = config.read(config_path)
+    except ConfigError as error:
+        for fault in error.faults:
+            yield Finding("configuration", False, fault, error.hint)
+        return
+    yield Finding("configuration", True, str(config_path))
+    yield from _database(settings)
+    if offline:
+        return
+    try:
+        key = config.api_key(settings.brevo, os.environ)
+    except OutboxdError as error:
+        yield Finding("API key", False, str(error), error.hint)
+        return
+    yield from _account(settings, app.brevo(settings, key))
+
+
+def _database(settings: Config) -> Iterator[Finding]:
+    try:
+        with database.reading(settings.database) as connection:
+            found = database.revision(connection)
+            database.check_revision(settings.database, found)
+            connection.execute("SELECT 1 FROM outbox LIMIT 1")
+    except OutboxdError as error:
+        yield Finding("database", False, str(error), error.hint)
+        return
+    yield Finding("database", True, f"{settings.database}, schema {found}")
+    faults = database.faulty_rights(settings.database)
+    for told, hint in faults:
+        yield Finding("rights", False, told, hint)
+    if not faults:
+        yield Finding("rights", True, "of the directory and its files are in order")
+
+
+def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
+    from outboxd.brevo import answers
+
+    answer = account.attributes()
+    if not answer.is_success:
+        yield Finding("API key", False, str(answers.outcome(answer).detail), "see the text; then check again")
+        return
+    yield Finding("API key", True, f"accepted by {settings.brevo.base_url}")
+    has = {str(attribute.get("name", "")).upper() for attribute in answer.body.get("attributes", [])}
+    wanted = {a for name, a in settings.field_mapping.items() if name != "email"}
+    missing = sorted(wanted - has)
+    if missing:
+        yield Finding(
+            "attributes",
+            False,
+            f"Brevo lacks {', '.join(missing)}, and would drop them without a word",
+            "create them in Brevo under Contacts > Settings > Contact attributes, "
+            "or take them out of field_mapping",
+        )
+    else:
+        yield Finding("attributes", True, f"Brevo has all {len(wanted)} that the mapping names")
+    if settings.list_id is not None:
+        answer = account.list_(settings.list_id)
+        told = f"list {settings.list_id}"
+        if answer.is_success:
+            yield Finding("list", True, f"{told} is there")
+        else:
+            yield Finding(
+                "list", False, f"Brevo has no {told}", "set options.list_id to the id of one it has"
+            )

@@ -1,0 +1,54 @@
+"""`run` and `drain`: deliver for good, or once."""
+
+import os
+from pathlib import Path
+
+import click
+
+from outboxd import app, config, logs
+from outboxd.cli.options import config_option, shared_option
+from outboxd.errors import EX_TEMPORARY
+
+
+@click.command()
+@config_option
+@shared_option
+def run(config_path: Path, shared: bool) -> int:
+    """Drain the outbox to Brevo until told to stop.
+
+    Brings the database to the current schema first. SIGTERM or Ctrl-C finishes what is in flight; a second
+    one ends at once. SIGHUP reads the configuration again and keeps the old one if the new is not valid.
+
+    \b
+    Example:
+      outboxd run --config /etc/outboxd/config.yaml
+
+    Exit codes: 0 stopped; 75 another process drains; 78 wrong configuration or a newer schema.
+    """
+    return app.run(config_path, shared=shared)
+
+
+@click.command()
+@config_option
+@shared_option
+def drain(config_path: Path, shared: bool) -> int:
+    """Deliver once, until nothing is due; for cron, or to see what happens.
+
+    \b
+    Example:
+      outboxd drain && outboxd status
+
+    Exit codes: 0 nothing is due any more; 75 another process drains, or the lane is blocked.
+    """
+    settings = config.read(config_path)
+    logs.set_up(settings.log_level)
+    if not settings.enabled:
+        click.echo("nothing is drained: enabled is false in the configuration", err=True)
+        return 0
+    key = config.api_key(settings.brevo, os.environ)
+    with app.drainer(settings, shared=shared), app.relaying(settings, key) as relay:
+        relay.drain()
+    if relay.lane.state == "blocked":
+        click.echo(f"the lane is blocked: {relay.lane.reason}", err=True)
+        return EX_TEMPORARY
+    return 0

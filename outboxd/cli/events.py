@@ -1,0 +1,126 @@
+"""`events`, `show` and `retry`: look at single events, and give the dead ones another chance."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outboxd import app, clock, config, database, report
+from outboxd.cli.options import config_option, json_option
+from outboxd.errors import EX_NO_INPUT
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--pending", "only", flag_value="pending", help="Only those not finished.")
+@click.option("--delivered", "only", flag_value="delivered", help="Only those delivered.")
+@click.option("--dead", "only", flag_value="dead", help="Only dead letters, with their reasons.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
+@click.option("--before", type=int, help="Only events with a smaller id: the next page.")
+def events(config_path: Path, as_json: bool, only: str | None, limit: int, before: int | None) -> int:
+    """List events, newest first.
+
+    \b
+    Examples:
+      outboxd events --dead
+      outboxd events --pending --limit 100 --json
+    """
+    settings = config.read(config_path)
+    with database.reading(settings.database) as connection:
+        found = report.events(connection, status=only, limit=limit, before=before)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return 0
+    columns = ("id", "event", "status", "customer_key", "attempts", "created_at", "next", "last_error")
+    print_table(columns, [{**row, "next": _next(row)} for row in found])
+    return 0
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--payload", is_flag=True, help="Show the payload too. It holds personal data.")
+@click.argument("event_id", metavar="ID", type=int)
+def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
+    """Show one event and every attempt at it.
+
+    \b
+    Example:
+      outboxd show 17
+
+    Exit codes: 0 shown; 66 there is no such event.
+    """
+    settings = config.read(config_path)
+    with database.reading(settings.database) as connection:
+        found = report.event(connection, event_id, with_payload=payload)
+    if found is None:
+        click.echo(f"outboxd: there is no event {event_id}", err=True)
+        return EX_NO_INPUT
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return 0
+    attempts = found.pop("attempts_made")
+    for name, value in found.items():
+        if value is not None:
+            click.echo(f"{name:<16}{value}")
+    if attempts:
+        click.echo()
+        print_table(
+            ("number", "started_at", "verdict", "call", "http_status", "error_code", "detail"), attempts
+        )
+    return 0
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--dead", is_flag=True, help="Every dead letter.")
+@click.argument("event_ids", metavar="[ID]...", type=int, nargs=-1)
+def retry(config_path: Path, as_json: bool, dead: bool, event_ids: tuple[int, ...]) -> int:
+    """Try dead letters again, with all their attempts before them.
+
+    \b
+    Examples:
+      outboxd retry 17 18
+      outboxd retry --dead
+
+    Exit codes: 0 all of them wait for delivery; 1 some were not dead; 64 nothing was named.
+    """
+    if dead == bool(event_ids):
+        raise click.UsageError("name the events' ids, or say --dead for all dead letters")
+    settings = config.read(config_path)
+    with database.reading(settings.database) as connection:
+        wanted = report.dead_ids(connection) if dead else list(event_ids)
+    with closing(app.outbox(settings)) as outbox:
+        revived = outbox.revive(wanted, clock.wall())
+    left = sorted(set(wanted) - set(revived))
+    if as_json:
+        click.echo(json.dumps({"retried": revived, "not_dead": left}))
+    else:
+        click.echo(f"{len(revived)} events wait for delivery again")
+        for event_id in left:
+            click.echo(f"outboxd: event {event_id} is not dead: left as it is", err=True)
+    return 1 if left else 0
+
+
+def print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Rows for people, in columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        shown.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(shown)
+
+
+def _next(row: dict[str, Any]) -> str | None:
+    return row["next_attempt_at"] if row["status"] == "pending" and row["attempts"] else None

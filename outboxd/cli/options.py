@@ -1,0 +1,36 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outboxd import config
+
+Command = Callable[..., Any]
+
+
+def config_option(command: Command) -> Command:
+    """`--config PATH`, handed over as the Path of the file to read."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        callback=lambda _ctx, _param, value: config.find(value),
+        help="The configuration file. Default: $OUTBOXD_CONFIG, ./config.yaml, /etc/outboxd/config.yaml.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, handed over as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def shared_option(command: Command) -> Command:
+    """`--shared`."""
+    return click.option(
+        "--shared",
+        is_flag=True,
+        help="Drain even if another process does; each of them spends Brevo's rate limit.",
+    )(command)

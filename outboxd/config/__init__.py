@@ -1,0 +1,86 @@
+"""The configuration: a YAML file, or the arguments of a program, as one frozen Config."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from outboxd.config.document import Document, load
+from outboxd.config.settings import BrevoSettings, Config, parse
+from outboxd.errors import ConfigError
+
+__all__ = ["BrevoSettings", "Config", "api_key", "checked_key", "find", "from_mapping", "read"]
+
+PLACES = (Path("config.yaml"), Path("/etc/outboxd/config.yaml"))
+"""Where the configuration is looked for when nobody says where it is."""
+
+
+def find(given: Path | None) -> Path:
+    """The configuration file: as given, by $OUTBOXD_CONFIG, or in its places."""
+    if given is not None:
+        return given
+    if named := os.environ.get("OUTBOXD_CONFIG"):
+        return Path(named)
+    for place in PLACES:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        [f"no configuration: neither {PLACES[0]} nor {PLACES[1]} is there"],
+        hint="copy config.sample.yaml to one of them, or name yours with --config",
+    )
+
+
+def read(path: Path) -> Config:
+    """The configuration in the file at `path`; a relative database stands beside the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or 'cannot be read'}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from error
+    config = parse(load(text, str(path)))
+    return replace(config, database=(path.parent / config.database).absolute())
+
+
+def from_mapping(settings: Mapping[str, Any], name: str) -> Config:
+    """The configuration that a program hands over; `name` is what faults are told under."""
+    config = parse(Document(name, settings))
+    return replace(config, database=config.database.absolute())
+
+
+def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:
+    """The key, from the systemd credential, the file or the environment. Raises ConfigError."""
+    if settings.api_key_credential is not None:
+        directory = environ.get("CREDENTIALS_DIRECTORY")
+        if directory is None:
+            raise ConfigError(
+                ["brevo.api_key_credential is set, but systemd handed over no credentials"],
+                hint=f"add LoadCredential={settings.api_key_credential}:/path/of/key to the unit",
+            )
+        return _key_in(Path(directory) / settings.api_key_credential)
+    if settings.api_key_file is not None:
+        return _key_in(settings.api_key_file)
+    key = environ.get(settings.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            [f"no API key: the environment variable {settings.api_key_env} is not set"],
+            hint=f"export {settings.api_key_env}=xkeysib-…, or set brevo.api_key_file",
+        )
+    return checked_key(key, f"the environment variable {settings.api_key_env}")
+
+
+def _key_in(path: Path) -> str:
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError([f"the API key cannot be read from {path}: {told}"]) from error
+    return checked_key(key, str(path))
+
+
+def checked_key(key: str, where: str) -> str:
+    """A key that can be sent: HTTP headers take no blanks and no letters beyond ASCII."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError([f"{where} holds no API key: it must be one word of plain letters (xkeysib-…)"])
+    return key

@@ -1,0 +1,150 @@
+"""The daemon: the life of the process that drains. Signals, the scheduler, and what systemd is told.
+
+The relay drains in a thread of its own. The scheduler's jobs only ring its bell or speak to systemd, so
+that none of them can be late because a delivery is slow. Signals are blocked and waited for by the main
+thread, so that no handler runs in the middle of anything.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, timedelta
+from time import monotonic
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from outboxd.errors import OutboxdError
+from outboxd.logs import line, logger
+from outboxd.relay import TICK, Relay
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+STOP_WITHIN = timedelta(seconds=25)
+"""How long a stop waits for what is in flight; less than the unit's TimeoutStopSec."""
+
+LIVELY = 60.0
+"""Seconds since its last round after which the relay is not taken for alive."""
+
+STATUS_EVERY = 10.0
+
+
+def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
+    """Drain until SIGTERM or SIGINT; the exit code.
+
+    `make` builds a relay from the configuration as it is now, at the start and at every SIGHUP; if it
+    raises on a SIGHUP the relay that runs is kept. `describe` is a short text for systemd's status.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    turn = _Turn(make())
+    scheduler = _scheduler(lambda: turn.relay, describe)
+    scheduler.start()
+    turn.begin()
+    notify("READY=1")
+    logger.info(line("started", pid=os.getpid()))
+    try:
+        while True:
+            received = signal.sigtimedwait(SIGNALS, 1.0)
+            if not turn.thread.is_alive():
+                logger.error(line("died", reason="the draining thread ended by itself"))
+                return 1
+            if received is None:
+                continue
+            if received.si_signo != signal.SIGHUP:
+                return _stop(turn)
+            turn = _reload(turn, make)
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+class _Turn:
+    """A relay and the thread it drains in."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(
+            target=relay.run, args=(self.stopping, STOP_WITHIN), name="relay", daemon=True
+        )
+
+    def begin(self) -> None:
+        self.thread.start()
+
+    def end(self) -> None:
+        """Ask it to finish what is in flight."""
+        self.stopping.set()
+        self.relay.bell.set()
+
+
+def _stop(turn: _Turn) -> int:
+    """Finish what is in flight; a second signal ends at once, and leases lapse by themselves."""
+    notify("STOPPING=1")
+    logger.info(line("stopping"))
+    turn.end()
+    give_up = monotonic() + STOP_WITHIN.total_seconds() + 1
+    while turn.thread.is_alive() and monotonic() < give_up:
+        if signal.sigtimedwait((signal.SIGTERM, signal.SIGINT), 0.05) is not None:
+            logger.warning(line("stopped", reason="a second signal: what was in flight is tried again later"))
+            os._exit(130)
+    logger.info(line("stopped"))
+    return 0
+
+
+def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
+    try:
+        relay = make()
+    except OutboxdError as error:
+        logger.error(line("kept", reason=f"the new configuration is not valid: {error}"))
+        return turn
+    turn.end()
+    turn.thread.join()
+    replacement = _Turn(relay)
+    replacement.begin()
+    logger.info(line("reloaded"))
+    return replacement
+
+
+def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> BackgroundScheduler:
+    scheduler = BackgroundScheduler(
+        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    )
+
+    def tick() -> None:
+        """A safety net under every other wake-up."""
+        relay().bell.set()
+
+    def watchdog() -> None:
+        if monotonic() - relay().stepped_at < LIVELY:
+            notify("WATCHDOG=1")
+
+    def tell() -> None:
+        notify(f"STATUS={describe()}")
+
+    scheduler.add_job(tick, "interval", seconds=TICK, id="tick")
+    if os.environ.get("NOTIFY_SOCKET"):
+        scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status")
+        if (every := watchdog_seconds(os.environ)) is not None:
+            scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
+    return scheduler
+
+
+def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """Within how many seconds systemd wants a sign of life; None if it does not ask."""
+    text = environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdecimal() and int(text) else None
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify); nothing where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect(address)
+            sock.sendall(message.encode())
+    except OSError as error:
+        logger.warning(line("notify", reason=error.strerror))

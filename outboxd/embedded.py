@@ -1,0 +1,108 @@
+"""The relay inside the caller's own process: outboxd as a Python client."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from outboxd import app, config, intake
+from outboxd import database as database_
+from outboxd.errors import EventError
+from outboxd.relay import Relay
+
+GRACE = timedelta(seconds=25)
+
+
+class CustomerSync:
+    """Customer events of a shop, written to an outbox and delivered to Brevo.
+
+        with CustomerSync(database="outbox.db", brevo_api_key=key, source="woocommerce") as sync:
+            sync.trigger({"event": "customer_updated", "data": {"email": "jane@example.com"}})
+
+    `options` are those of the configuration file (sync_mode, delete_behavior, list_id, update_enabled);
+    `brevo` and `retry` take its other sections. Names may be camelCase. As a context manager it delivers
+    in the background until the block ends; `run` does so in the foreground; `drain` delivers what is due
+    and returns. Only one drainer may be at a database: HeldError names the other. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: str | os.PathLike[str],
+        brevo_api_key: str,
+        source: str = "custom",
+        field_mapping: Mapping[str, str | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+        brevo: Mapping[str, Any] | None = None,
+        retry: Mapping[str, Any] | None = None,
+    ) -> None:
+        skill = {"source": source, "field_mapping": field_mapping, "options": dict(options or {})}
+        settings = {
+            "database": os.fspath(database),
+            "skills": {"customer-sync": {name: value for name, value in skill.items() if value is not None}},
+            "brevo": dict(brevo or {}),
+            "retry": dict(retry or {}),
+        }
+        self._settings = config.from_mapping(settings, "CustomerSync")
+        self._key = config.checked_key(brevo_api_key, "brevo_api_key")
+        self._limiter = app.limits(self._settings)
+        self._stopping = threading.Event()
+        self._relay: Relay | None = None
+        self._stack = ExitStack()
+        database_.migrate(self._settings.database)
+
+    def trigger(self, event: Mapping[str, Any], *, idempotency_key: str | None = None) -> int:
+        """Write {event, data} (and timestamp, if you like) to the outbox; its id."""
+        if "event" not in event or "data" not in event:
+            raise EventError(
+                "an event is {event, data}", hint='such as {"event": "customer_created", "data": {…}}'
+            )
+        return intake.enqueue(
+            event["event"], event, db=self._settings.database, idempotency_key=idempotency_key
+        )
+
+    def run(self) -> None:
+        """Deliver until `stop` is called from another thread, or Ctrl-C."""
+        with self._draining() as relay:
+            try:
+                relay.run(self._stopping, GRACE)
+            except KeyboardInterrupt:
+                self.stop()
+                relay.run(self._stopping, GRACE)
+
+    def drain(self) -> None:
+        """Deliver what is due now, and return."""
+        with self._draining() as relay:
+            relay.drain()
+
+    def stop(self) -> None:
+        """Let what runs finish what is in flight, and return."""
+        self._stopping.set()
+        if self._relay is not None:
+            self._relay.bell.set()
+
+    def __enter__(self) -> Self:
+        relay = self._stack.enter_context(self._draining())
+        thread = threading.Thread(target=relay.run, args=(self._stopping, GRACE), name="outboxd", daemon=True)
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(self.stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def _draining(self) -> Iterator[Relay]:
+        self._stopping.clear()
+        with (
+            app.drainer(self._settings, shared=False),
+            app.relaying(self._settings, self._key, self._limiter) as relay,
+        ):
+            self._relay = relay
+            yield relay
