@@ -4,21 +4,24 @@ Clients and the daemon open it alike, through `connect`. What is written is none
 The file, its -wal and its -shm are never opened as plain files: closing those would drop SQLite's locks.
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
 
+TYPE_CHECKING = False  # the intake imports this module at every event: what it does not need is not loaded
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     from sqlalchemy import Connection, Engine
 
-DEFAULT_PATH = Path("/var/lib/outboxd/outbox.db")
+DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 
@@ -26,7 +29,7 @@ REVISIONS = ("0001",)
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Connection:
     """An autocommit connection to an existing outbox; never creates the file.
 
     Raises NoOutboxError, RightsError or DatabaseError.
@@ -34,7 +37,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}",
+            f"file:{_quoted(os.fspath(path))}?mode={mode}",
             uri=True,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,
@@ -50,14 +53,20 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def unusable(path: Path, error: Exception) -> DatabaseError | NoOutboxError | RightsError:
+def _quoted(path: str) -> str:
+    """`path` within a URI; what urllib's quote does, without its import."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoOutboxError | RightsError:
     """What an error of SQLite means for the file at `path`, with its mend."""
-    if not path.parent.is_dir() or (os.access(path.parent, os.X_OK) and not path.exists()):
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory) or (os.access(directory, os.X_OK) and not os.path.exists(path)):
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
-    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK | os.X_OK):
         return RightsError(
             f"this user may not write to {path} and its directory",
-            hint=f"join the group that owns {path.parent}: sudo usermod -aG outboxd $USER, then log in again",
+            hint=f"join the group that owns {directory}: sudo usermod -aG outboxd $USER, then log in again",
         )
     text = str(error)
     if "not a database" in text or "malformed" in text:
@@ -108,7 +117,7 @@ def check_revision(path: Path, found: str | None) -> None:
     )
 
 
-def engine(path: Path) -> "Engine":
+def engine(path: Path) -> Engine:
     """A pool of writing connections: each transaction begins IMMEDIATE.
 
     A deferred transaction that turns to writing fails at once with "database is locked", whatever the
@@ -121,7 +130,7 @@ def engine(path: Path) -> "Engine":
     )
 
     @event.listens_for(made, "begin")
-    def begin(connection: "Connection") -> None:
+    def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return made
@@ -186,7 +195,7 @@ def _upgrade(path: Path) -> None:
     from sqlalchemy.exc import DBAPIError
 
     script = Config()
-    script.set_main_option("script_location", str(migrations()))
+    script.set_main_option("script_location", migrations())
     writer = engine(path)
     try:
         with writer.begin() as connection:
@@ -198,10 +207,11 @@ def _upgrade(path: Path) -> None:
         writer.dispose()
 
 
-def migrations() -> Path:
+def migrations() -> str:
     """The migrations: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "migrations"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
+    package = os.path.dirname(os.path.abspath(__file__))
+    inside = os.path.join(package, "migrations")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "migrations")
 
 
 def faulty_rights(path: Path) -> list[tuple[str, str]]:

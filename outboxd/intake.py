@@ -4,34 +4,35 @@ Standard library only, and little of it: a shop may start it for every event. Wh
 unusable without knowing the shop is refused here; everything else is stored as it came.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
 
 from outboxd import database, payload, topics
 from outboxd.clock import from_text, to_text, wall
 from outboxd.errors import EX_USAGE, EventError, IntakeError, NoOutboxError, OutboxdError
 from outboxd.locks import turn
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Any, TextIO
+
+    Row = tuple[str, str, str | None, str | None, str | None]
+    """One event, checked: event, payload, source, occurred_at, idempotency_key."""
+
+    Line = tuple[int, object]
+    """Where an event stood in what was read, and what stood there."""
+
 INSERT = """
 INSERT INTO outbox (event, payload, source, occurred_at, idempotency_key, created_at, next_attempt_at)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-
-
-class Row(NamedTuple):
-    """One event, checked and ready to be written."""
-
-    event: str
-    payload: str
-    source: str | None
-    occurred_at: str | None
-    idempotency_key: str | None
 
 
 def enqueue(
@@ -41,7 +42,7 @@ def enqueue(
     source: str | None = None,
     occurred_at: datetime | None = None,
     idempotency_key: str | None = None,
-    db: str | os.PathLike[str] | None = None,
+    db: str | PathLike[str] | None = None,
     connection: Any = None,
     now: Callable[[], datetime] = wall,
 ) -> int:
@@ -59,9 +60,9 @@ def enqueue(
     return _insert(_executor(connection), row, to_text(now()))
 
 
-def database_path(given: str | os.PathLike[str] | None) -> Path:
+def database_path(given: str | PathLike[str] | None) -> str:
     """The outbox to write to: as given, by $OUTBOXD_DATABASE, or the default."""
-    return Path(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
+    return os.fspath(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
 
 
 def checked(
@@ -97,10 +98,10 @@ def checked(
             isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()
         ):
             raise EventError(f"{name} must be a text of 1 to 255 characters")
-    return Row(event, text, _text(source), _moment(occurred_at), _text(idempotency_key))
+    return event, text, _text(source), _moment(occurred_at), _text(idempotency_key)
 
 
-def write(path: Path, rows: Iterable[Row], now: Callable[[], datetime] = wall) -> list[int]:
+def write(path: str | PathLike[str], rows: Iterable[Row], now: Callable[[], datetime] = wall) -> list[int]:
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
     with turn(path):
         connection = database.connect(path)
@@ -120,7 +121,7 @@ def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:
     result = execute(INSERT, (*row, moment, moment))
     if result.rowcount != 0:
         return int(result.lastrowid)
-    first = execute("SELECT id FROM outbox WHERE idempotency_key = ?", (row.idempotency_key,)).fetchone()
+    first = execute("SELECT id FROM outbox WHERE idempotency_key = ?", (row[4],)).fetchone()
     return int(first[0])
 
 
@@ -153,13 +154,6 @@ def _moment(value: object) -> str | None:
         ) from None
 
 
-class Line(NamedTuple):
-    """Where an event stood in what was read, and the event: {event, data, …} or an envelope."""
-
-    number: int
-    value: object
-
-
 def read_lines(text: str) -> Iterator[Line]:
     """The events of a text: one JSON value over any lines, an array of them, or JSON lines.
 
@@ -170,13 +164,13 @@ def read_lines(text: str) -> Iterator[Line]:
     except (ValueError, RecursionError):
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                yield Line(number, _parsed(line))
+                yield number, _parsed(line)
         return
     if not isinstance(whole, list):
-        yield Line(1, whole)
+        yield 1, whole
         return
     for number, value in enumerate(whole, start=1):
-        yield Line(number, value)
+        yield number, value
 
 
 def _parsed(line: str) -> object:
@@ -223,11 +217,11 @@ def take(
     """
     rows: list[Row] = []
     faults: list[str] = []
-    for line in read_lines(text):
+    for number, value in read_lines(text):
         try:
-            rows.append(row_of(line.value, defaults))
+            rows.append(row_of(value, defaults))
         except EventError as error:
-            faults.append(f"line {line.number}: {error}" + (f" ({error.hint})" if error.hint else ""))
+            faults.append(f"line {number}: {error}" + (f" ({error.hint})" if error.hint else ""))
     if faults and not skip_invalid:
         raise IntakeError(faults)
     if not rows and not faults:
@@ -294,7 +288,12 @@ def _main(arguments: list[str], stdin: TextIO, stdout: TextIO) -> int:
 
 
 def deposit(
-    text: str, defaults: Mapping[str, object], path: Path, stdout: TextIO, *, skip_invalid: bool
+    text: str,
+    defaults: Mapping[str, object],
+    path: str | PathLike[str],
+    stdout: TextIO,
+    *,
+    skip_invalid: bool,
 ) -> int:
     """Take the events of `text`, write them, print their ids; the exit code."""
     rows, faults = take(text, defaults, skip_invalid=skip_invalid)
@@ -312,7 +311,11 @@ def deposit(
 def read_text(name: str, stdin: TextIO) -> str:
     """What the file called `name` holds, `-` for standard input; UTF-8, a byte order mark allowed."""
     try:
-        raw = stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            raw = stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                raw = file.read()
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1

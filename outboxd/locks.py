@@ -3,19 +3,24 @@
 Both are kernel locks on files of their own, gone with the process that held them, however it ended.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from outboxd.errors import HeldError, RightsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
 
 FILE_MODE = 0o660
 
 
 @contextmanager
-def turn(database: Path) -> Iterator[None]:
+def turn(database: str | PathLike[str]) -> Iterator[None]:
     """Wait for this producer's turn to write.
 
     SQLite's busy handler sleeps and looks again, and whoever sleeps longest loses: one of four producers
@@ -23,7 +28,7 @@ def turn(database: Path) -> Iterator[None]:
     had, SQLite's own keeps the data right.
     """
     try:
-        descriptor = _open(database.with_name(database.name + ".turn"))
+        descriptor = _open(f"{os.fspath(database)}.turn")
     except OSError:
         yield
         return
@@ -35,9 +40,9 @@ def turn(database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_drainer(database: Path, *, who: str) -> Iterator[None]:
+def sole_drainer(database: str | PathLike[str], *, who: str) -> Iterator[None]:
     """Be the only one that drains `database`; `who` is told to others. Raises HeldError with the holder."""
-    path = database.with_name(database.name + ".daemon")
+    path = f"{os.fspath(database)}.daemon"
     try:
         descriptor = _open(path)
     except OSError as error:
@@ -61,7 +66,7 @@ def sole_drainer(database: Path, *, who: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,10 +1,15 @@
 """A payload as text: what every way in asks of it before the shop is known. Standard library only."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from outboxd.errors import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LIMIT = 256 * 1024
 """Bytes of a payload as UTF-8. A customer of a large shop is a tenth of it."""

@@ -196,7 +196,7 @@ RETRY: Section = {
 }
 
 TOP: Section = {
-    "database": Key(path, DEFAULT_PATH),
+    "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
     "brevo": Key(dict, {}),
     "retry": Key(dict, {}),
