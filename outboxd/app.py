@@ -17,6 +17,7 @@ from outboxd.fold import Policy
 from outboxd.locks import sole_drainer
 from outboxd.outbox import Outbox
 from outboxd.relay import Relay
+from outboxd.sources import Options
 
 
 def brevo(settings: Config, key: str, limiter: Limiter | None = None) -> Brevo:
@@ -58,8 +59,9 @@ def plan(settings: Config) -> Plan:
         ),
         backoff=settings.retry,
         workers=settings.brevo.workers,
-        timeout=settings.brevo.timeout,
         enabled=settings.enabled,
+        region=settings.default_country,
+        reading=Options(roles=settings.customer_roles, consent_meta_key=settings.consent_meta_key),
     )
 
 

@@ -32,7 +32,10 @@ def from_text(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return floor(moment)
+    try:
+        return floor(moment)
+    except OverflowError as error:  # the year 1 east of Greenwich, a shop's way to say never
+        raise ValueError(f"{text!r} is out of range") from error
 
 
 def milliseconds(duration: timedelta) -> int:

@@ -15,6 +15,7 @@ from time import monotonic
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from outboxd.clock import wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import TICK, Relay
@@ -123,7 +124,7 @@ def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> Backg
 
     scheduler.add_job(tick, "interval", seconds=TICK, id="tick")
     if os.environ.get("NOTIFY_SOCKET"):
-        scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status")
+        scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:
             scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
     return scheduler

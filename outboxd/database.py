@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
+from outboxd.locks import turn
 
 TYPE_CHECKING = False  # the intake imports this module at every event: what it does not need is not loaded
 if TYPE_CHECKING:
@@ -45,12 +46,20 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         )
     except sqlite3.Error as error:
         raise unusable(path, error) from error
+    connection.text_factory = decoded
     try:
         connection.execute("PRAGMA synchronous = FULL")
     except sqlite3.Error as error:
         connection.close()
         raise unusable(path, error) from error
     return connection
+
+
+def decoded(raw: bytes) -> str:
+    """What a client wrote as text. Not every client sees to it that this is UTF-8; what is not becomes \\xfc,
+    so that one row of a shop in Latin-1 can be read, and refused, instead of stopping every other.
+    """
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _quoted(path: str) -> str:
@@ -165,6 +174,11 @@ def migrate(path: Path) -> tuple[str | None, str]:
     once one works and the others find it done. Raises SchemaError for a database of a newer outboxd.
     """
     create(path)
+    with turn(path):  # two that switch one file to WAL at once are not made to wait by SQLite: one fails
+        return _migrate(path)
+
+
+def _migrate(path: Path) -> tuple[str | None, str]:
     connection = connect(path)
     try:
         before = revision(connection)

@@ -3,7 +3,7 @@
 Runs in a thread of the relay's pool, and always ends in a Result, whatever happens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -13,29 +13,37 @@ from outboxd.backoff import Backoff
 from outboxd.errors import EventError
 from outboxd.event import (
     FINISHED_WELL,
+    NO_ADDRESS,
+    Attribute,
     Change,
     Claim,
     Contact,
     Event,
-    Impossible,
     Kind,
     Nothing,
     Outcome,
-    Reading,
     Remove,
     Result,
     Statement,
+    Unaddressed,
     Upsert,
     Verdict,
 )
 from outboxd.fold import Policy, fold
 from outboxd.logs import line, logger
-from outboxd.mapping import statement
+from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse
 
 
 class Courier(Protocol):
     """Whoever carries a change to Brevo."""
+
+    @property
+    def longest(self) -> timedelta:
+        """How long one change can take at the most."""
+
+    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | None:
+        """What the account can hold, by name, as fresh as `wanted` needs it; None if that is unknown."""
 
     def deliver(self, change: Upsert | Remove) -> Outcome:
         """Carry it out; never raises for what Brevo or the network does."""
@@ -55,13 +63,13 @@ class Plan:
     policy: Policy
     backoff: Backoff = field(default_factory=Backoff)
     workers: int = 8
-    timeout: timedelta = timedelta(seconds=10)
     enabled: bool = True
+    region: str | None = None
+    reading: sources.Options = sources.DEFAULTS
 
-    @property
-    def lease(self) -> timedelta:
-        """Longer than any delivery: its calls, their wait for the limiter, and the healing of each."""
-        return timedelta(seconds=30) + 8 * self.timeout
+
+Said = tuple[Event, Statement]
+"""An event, and what it says."""
 
 
 class Delivery:
@@ -71,90 +79,154 @@ class Delivery:
         self._courier = courier
         self._plan = plan
         self._clock = clock
+        self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:
         """Fold and deliver `claim`; a bug of ours is a failed attempt, not the end of the daemon."""
-        outcomes: dict[int, Outcome] = {}
-        contact = claim.contact
+        load = _Load(claim, claim.contact, self._plan.policy)
         try:
-            said: list[tuple[Event, Statement]] = []
-            for event in claim.events:
-                spoken = self._statement(event)
-                if isinstance(spoken, Outcome):
-                    outcomes[event.id] = spoken
-                else:
-                    said.append((event, spoken))
-            said.sort(key=lambda pair: pair[1].stamp)
-            if said:
-                contact = self._settle(claim, contact, said, outcomes)
+            self._deliver_all(load)
         except Exception as error:
-            logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=_place(error)))
+            logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=place(error)))
             failed = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
             for event in claim.events:
-                outcomes.setdefault(event.id, failed)
-        return Result(claim, outcomes, contact)
+                load.outcomes.setdefault(event.id, failed)
+        return load.result()
 
-    def _statement(self, event: Event) -> Statement | Outcome:
-        if event.attempts > self._plan.backoff.max_attempts:
-            return Outcome(
-                Verdict.REFUSED, detail=f"gave up: {event.attempts - 1} attempts began and none of them ended"
-            )
+    def _deliver_all(self, load: "_Load") -> None:
+        catalogue = self._courier.attributes(self._wanted)
+        if catalogue is not None:
+            fixed = frozenset(each.name for each in catalogue.values() if not each.can_be_emptied)
+            load.policy = replace(load.policy, fixed=fixed)
+        for event in load.claim.events:
+            spoken = self._statement(event, catalogue)
+            if isinstance(spoken, Outcome):
+                load.outcomes[event.id] = spoken
+            else:
+                load.said.append((event, spoken))
+        load.said.sort(key=lambda pair: pair[1].stamp)
+        for part in _parts(load.contact, load.said):
+            self._settle(load, part)
+            if load.is_stopped(part):
+                break
+
+    def _statement(self, event: Event, catalogue: Mapping[str, Attribute] | None) -> Statement | Outcome:
+        plan = self._plan
+        if event.attempts > plan.backoff.max_attempts:
+            detail = f"gave up: {event.attempts - 1} attempts began and none of them ended"
+            return Outcome(Verdict.REFUSED, detail=detail)
         try:
-            reading = understand(event)
+            payload = parse(event.payload)
+            reading = sources.read(event.source, event.event, payload, plan.reading)
+            if reading.kind is Kind.NOTHING:
+                return Outcome(Verdict.UNCHANGED, detail=reading.note)
+            document = sources.document(payload) if needs_document(plan.rules) else None
+            return statement(
+                event, reading, plan.rules, document=document, catalogue=catalogue, region=plan.region
+            )
         except EventError as error:
             return Outcome(Verdict.REFUSED, detail=reason(error))
-        if reading.kind is Kind.NOTHING:
-            return Outcome(Verdict.UNCHANGED, detail=reading.note)
-        return statement(event, reading, self._plan.rules)
 
-    def _settle(
-        self,
-        claim: Claim,
-        contact: Contact,
-        said: Sequence[tuple[Event, Statement]],
-        outcomes: dict[int, Outcome],
-    ) -> Contact:
+    def _settle(self, load: "_Load", said: Sequence[Said]) -> None:
         """Deliver these events as one change; if that is refused, in halves, down to the culprit."""
-        folded = fold(contact, [spoken for _, spoken in said], self._plan.policy)
-        outcome = self._deliver(claim, folded.change)
+        folded = fold(load.contact, [spoken for _, spoken in said], load.policy)
+        tried = [event.created_at for event, _ in said if event.was_tried]
+        outcome = self._deliver(load, folded.change, min(tried, default=None))
         if outcome is None:
-            return contact
+            return
+        load.calls += outcome.calls
         if outcome.verdict is Verdict.REFUSED and outcome.call and len(said) > 1:
             middle = len(said) // 2
-            contact = replace(contact, email=contact.email or folded.contact.email)
+            load.contact = replace(load.contact, email=load.contact.email or folded.contact.email)
             for half in (said[:middle], said[middle:]):
-                contact = self._settle(claim, contact, half, outcomes)
-                if any(outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in half):
+                self._settle(load, half)
+                if load.is_stopped(half):
                     break
-            return contact
+            return
         for event, spoken in said:
             is_void = spoken.stamp.event_id in folded.superseded and outcome.verdict in FINISHED_WELL
-            void = Outcome(Verdict.SUPERSEDED, detail="the customer was deleted after this")
-            outcomes[event.id] = void if is_void else outcome
-        return folded.contact if outcome.verdict in FINISHED_WELL else contact
+            load.outcomes[event.id] = VOID if is_void else outcome
+        if outcome.verdict in FINISHED_WELL:
+            load.contact = folded.contact
 
-    def _deliver(self, claim: Claim, change: Change) -> Outcome | None:
+    def _deliver(self, load: "_Load", change: Change, tried_since: datetime | None) -> Outcome | None:
         """The outcome of a change; None if the lease leaves no time for a call."""
         match change:
             case Nothing(verdict, detail):
                 return Outcome(verdict, detail=detail)
-            case Impossible(detail):
-                return Outcome(Verdict.REFUSED, detail=detail)
+            case Unaddressed():
+                return Outcome(Verdict.REFUSED, error_code=NO_ADDRESS, detail=_no_address(load.contact))
             case Upsert() | Remove():
-                if self._clock() > claim.until - self._plan.lease / 2:
+                if self._clock() > load.claim.until - self._courier.longest:
                     return None
-                if isinstance(change, Upsert) and claim.events[0].attempts > 1:
-                    change = replace(change, tried_since=claim.events[0].created_at)
+                if isinstance(change, Upsert):
+                    change = replace(change, tried_since=tried_since)
                 return self._courier.deliver(change)
+
+
+VOID = Outcome(Verdict.SUPERSEDED, detail="the customer was deleted; only a newer creation brings one back")
+
+
+@dataclass(slots=True)
+class _Load:
+    """One claim under delivery: the contact as it is by now, and what became of the events so far."""
+
+    claim: Claim
+    contact: Contact
+    policy: Policy
+    said: list[Said] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    calls: int = 0
+
+    def is_stopped(self, said: Sequence[Said]) -> bool:
+        """Whether some of these events must wait, so that what follows them must, too."""
+        return any(self.outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
+
+    def result(self) -> Result:
+        """The end of it."""
+        redactions = [event.id for event, spoken in self.said if spoken.kind is Kind.REDACTED]
+        return Result(
+            self.claim,
+            self.outcomes,
+            self.contact,
+            calls=self.calls,
+            left_out={event.id: spoken.left_out for event, spoken in self.said if spoken.left_out},
+            is_redacted=any(self.outcomes.get(id_, _STOP).verdict in FINISHED_WELL for id_ in redactions),
+        )
 
 
 _STOP = Outcome(Verdict.BLOCKED)
 _STOPS = frozenset({Verdict.RETRY, Verdict.BLOCKED})
 
 
-def understand(event: Event) -> Reading:
-    """What the event's preset understands of it. Raises EventError."""
-    return sources.read(event.source, event.event, parse(event.payload))
+def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:
+    """The events in the parts in which they are to be delivered: all at once, or address by address.
+
+    An attempt whose end is unknown may have given the contact any address of the events that it was about.
+    Where several are in play those events are delivered in the order of their addresses before newer ones
+    are taken in: folded away, an address could leave a contact behind that nobody knows of.
+    """
+    addresses = {spoken.email for _, spoken in said if spoken.email} | {contact.synced_email}
+    if len(addresses - {None}) < 2:
+        return [said] if said else []
+    parts: list[list[Said]] = []
+    address = None
+    for event, spoken in said:
+        if not event.was_tried:
+            continue
+        if not parts or (spoken.email and address and spoken.email != address):
+            parts.append([])
+        address = spoken.email or address
+        parts[-1].append((event, spoken))
+    fresh = [pair for pair in said if not pair[0].was_tried]
+    return [*parts, fresh] if fresh else [*parts]
+
+
+def _no_address(contact: Contact) -> str:
+    return (
+        f"no address is known for customer {contact.customer_key}: no event has named one; "
+        "as soon as one does, this event is tried again"
+    )
 
 
 def reason(error: EventError) -> str:
@@ -162,7 +234,7 @@ def reason(error: EventError) -> str:
     return f"{error}; {error.hint}" if error.hint else str(error)
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """File and line of a bug: enough to find it, and nothing of the data it was at."""
     trace: Any = error.__traceback__
     while trace.tb_next is not None:

@@ -36,6 +36,10 @@ class Verdict(StrEnum):
 FINISHED_WELL = frozenset({Verdict.DELIVERED, Verdict.UNCHANGED, Verdict.SUPERSEDED})
 
 
+NO_ADDRESS = "no_address"
+"""The error code of an event that is dead for want of an address: an address that comes later revives it."""
+
+
 class Stamp(NamedTuple):
     """The version of a fact: the shop's own time, and for equal times the row that arrived later."""
 
@@ -63,6 +67,7 @@ class Event:
     occurred_at: datetime | None
     created_at: datetime
     attempts: int
+    was_tried: bool = False  # an attempt at it went wrong before, also one that was not its fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Statement:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     accepts_marketing: bool | None = None
     names_address: bool = True  # False: the address only says who is meant, it is no news of an address
+    left_out: tuple[str, ...] = ()  # what Brevo would have dropped without a word, and why
 
 
 class Register(NamedTuple):
@@ -107,7 +113,7 @@ class Contact:
     """What Brevo has of a customer, as far as we know.
 
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
-    there). `deleted_at` is a tombstone; `born_at` the creation that began a new life after one.
+    there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
     `is_shared` says that another living customer has the same contact in Brevo.
     """
 
@@ -127,6 +133,23 @@ class Contact:
     @property
     def is_alive(self) -> bool:
         return self.deleted_at is None or self.born_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of the Brevo account. `type` is text, float, boolean, date, category or multiple-choice;
+    None for one that Brevo calculates. `options` are those of the last two: their names in small letters,
+    and what is sent for each.
+    """
+
+    name: str
+    type: str | None = "text"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def can_be_emptied(self) -> bool:
+        """Whether "" clears it: of other types than text it is not known that Brevo can."""
+        return self.type == "text" and not self.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +192,11 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True)
-class Impossible:
-    """These events cannot become a call, and waiting would not help."""
-
-    detail: str
+class Unaddressed:
+    """Nobody has named an address for the customer, so there is nothing that Brevo could be told."""
 
 
-Change = Upsert | Remove | Nothing | Impossible
+Change = Upsert | Remove | Nothing | Unaddressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +232,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now."""
+    """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now.
+
+    `left_out` says of an event what of it Brevo would have dropped; `is_redacted` that nothing of the
+    customer may be kept.
+    """
 
     claim: Claim
     outcomes: Mapping[int, Outcome]
     contact: Contact
+    calls: int = 0
+    left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    is_redacted: bool = False

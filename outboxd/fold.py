@@ -2,7 +2,8 @@
 
 Pure. Shops deliver events shuffled and doubled, so they are not replayed but folded: each fact is a
 register in which the newest version wins, a deletion is a tombstone, and the order of arrival does
-not matter. Folding at once or piece by piece ends in the same contact.
+not matter. Folding at once or piece by piece ends in the same contact. One limit: the values of an
+update that is drained while its customer is known only as deleted are lost to a creation that comes later.
 """
 
 import hashlib
@@ -14,26 +15,19 @@ from typing import Any
 from outboxd.event import (
     Change,
     Contact,
-    Impossible,
     Kind,
     Nothing,
     Register,
     Remove,
     Stamp,
     Statement,
+    Unaddressed,
     Upsert,
     Verdict,
 )
+from outboxd.values import CLEARED
 
 GONE = frozenset({Kind.DELETED, Kind.REDACTED})
-
-CLEARED = ""
-"""The value that empties an attribute."""
-
-NO_ADDRESS = (
-    "no address is known for customer {}: no event has named one; "
-    "write an event that has the address, then retry this one"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +36,7 @@ class Policy:
 
     list_ids: tuple[int, ...] = ()
     deletes_softly: bool = True
+    fixed: frozenset[str] = frozenset()  # attributes that Brevo cannot empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +51,19 @@ class Folded:
 def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> Folded:
     """Fold `statements` (any order, doubles included, at least one) into `contact`."""
     statements = sorted(statements, key=lambda statement: statement.stamp)
-    if any(s.kind is Kind.REDACTED for s in statements):
-        policy = replace(policy, deletes_softly=False)
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
     told, opts_out, opts_in = _with_consent(told, statements, policy)
     if not told.is_alive:
+        if any(s.kind is Kind.REDACTED for s in statements):
+            policy = replace(policy, deletes_softly=False)
         return Folded(*_removal(contact, told, statements, policy), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
     told = _with_address(told, said)
     address = told.email
     if address is None:
-        return Folded(Impossible(NO_ADDRESS.format(contact.customer_key)), contact, void)
-    told, complete = _with_fields(told, said)
+        return Folded(Unaddressed(), contact, void)
+    told, complete = _with_fields(told, said, policy)
     differing = {
         name: value
         for name, value in complete.items()
@@ -103,24 +98,21 @@ def _newest(first: Stamp | None, *others: Stamp) -> Stamp | None:
 
 
 def _with_life(contact: Contact, statements: Sequence[Statement]) -> Contact:
-    """The tombstone, and the earliest creation after it: only a newer creation brings a customer back."""
+    """The tombstone and the newest creation: only one newer than the tombstone makes a customer alive again.
+
+    The creation is remembered of the living too, for an older deletion may come late.
+    """
     deleted_at = _newest(contact.deleted_at, *(s.stamp for s in statements if s.kind in GONE))
-    if deleted_at is None:
-        return contact
-    births = [s.stamp for s in statements if s.kind is Kind.CREATED]
-    if contact.born_at is not None:
-        births.append(contact.born_at)
-    return replace(
-        contact, deleted_at=deleted_at, born_at=min((b for b in births if b > deleted_at), default=None)
-    )
+    born_at = _newest(contact.born_at, *(s.stamp for s in statements if s.kind is Kind.CREATED))
+    is_dead = deleted_at is not None and (born_at is None or born_at < deleted_at)
+    return replace(contact, deleted_at=deleted_at, born_at=None if is_dead else born_at)
 
 
 def _is_void(statement: Statement, told: Contact) -> bool:
+    """Whether it tells of a life that is over."""
     if told.deleted_at is None:
         return False
-    if statement.kind in GONE:
-        return statement.stamp < told.deleted_at
-    return told.born_at is None or statement.stamp < told.born_at
+    return statement.stamp < told.deleted_at or (statement.kind not in GONE and not told.is_alive)
 
 
 def _with_address(told: Contact, said: Sequence[Statement]) -> Contact:
@@ -144,15 +136,16 @@ def _with_consent(
     Opting in is said to Brevo only when the shop itself turned an opt-out it had stated into an opt-in,
     later, and that is news. Anything weaker could re-subscribe somebody who unsubscribed in Brevo.
     A soft deletion blocklists, so it counts as an opt-out; a missing contact is told an opt-out anew.
+    Of somebody deleted an opt-out still counts, should they come back, and an opt-in does not.
     """
     accepts, at = told.accepts_marketing, told.consent_at
     was_out = accepts is False
     for statement in statements:
-        if _is_void(statement, told) and told.deleted_at and statement.stamp > told.deleted_at:
-            continue
-        is_soft_delete = statement.kind in GONE and policy.deletes_softly
+        is_soft_delete = statement.kind is Kind.DELETED and policy.deletes_softly
         choice = False if is_soft_delete else statement.accepts_marketing
         if choice is None or (at is not None and statement.stamp <= at):
+            continue
+        if choice and not told.is_alive and told.deleted_at and statement.stamp > told.deleted_at:
             continue
         was_out = was_out or choice is False
         accepts, at = choice, statement.stamp
@@ -161,7 +154,9 @@ def _with_consent(
     return replace(told, accepts_marketing=accepts, consent_at=at), opts_out, opts_in
 
 
-def _with_fields(told: Contact, said: Sequence[Statement]) -> tuple[Contact, dict[str, Any]]:
+def _with_fields(
+    told: Contact, said: Sequence[Statement], policy: Policy
+) -> tuple[Contact, dict[str, Any]]:
     """The registers, and the values that won them in this fold.
 
     What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is
@@ -175,7 +170,7 @@ def _with_fields(told: Contact, said: Sequence[Statement]) -> tuple[Contact, dic
                 fields[name] = Register(statement.stamp, digest(value))
                 values[name] = value
     for name, register in fields.items():
-        if told.deleted_at is not None and register.stamp < told.deleted_at:
+        if told.deleted_at is not None and register.stamp < told.deleted_at and name not in policy.fixed:
             fields[name] = Register(told.deleted_at, digest(CLEARED))
             values[name] = CLEARED
     delivered = {name for name, register in told.fields.items() if register.digest != digest(CLEARED)}
@@ -186,13 +181,15 @@ def _with_fields(told: Contact, said: Sequence[Statement]) -> tuple[Contact, dic
 def _removal(
     contact: Contact, told: Contact, statements: Sequence[Statement], policy: Policy
 ) -> tuple[Change, Contact]:
-    if policy.deletes_softly:
-        gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
-    else:
-        gone = replace(told, email=None, email_at=None, synced_email=None, fields={})
     is_out = contact.synced_email is None or policy.deletes_softly
     if not contact.is_alive and is_out:
-        return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), gone
+        return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), told
+    if not policy.deletes_softly:
+        gone = replace(told, email=None, email_at=None, synced_email=None, fields={})
+    elif told.accepts_marketing is not False:
+        gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
+    else:
+        gone = told
     named = [statement.email for statement in statements if statement.email]
     address = contact.synced_email or (named[-1] if named else contact.email)
     if address is None:

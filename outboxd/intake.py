@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Row = tuple[str, str, str | None, str | None, str | None]
     """One event, checked: event, payload, source, occurred_at, idempotency_key."""
 
-    Line = tuple[int, object]
+    Line = tuple[str, object]
     """Where an event stood in what was read, and what stood there."""
 
 INSERT = """
@@ -76,6 +76,8 @@ def checked(
     """An event that is fit to be stored. Raises EventError, whose text holds nothing of the payload."""
     if not isinstance(event, str) or event not in topics.KNOWN:
         raise EventError("no such event", hint=f"the events are: {', '.join(topics.EVENTS)}")
+    if isinstance(data, Mapping):
+        data = dict(data)
     payload.check(data)
     stated = data.get("event") if isinstance(data, dict) and "data" in data else None
     if isinstance(stated, str) and stated in topics.EVENTS and event in topics.EVENTS and stated != event:
@@ -128,7 +130,9 @@ def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:
 def _executor(connection: Any) -> Callable[[str, Any], Any]:
     """How to execute on the caller's connection; SQLAlchemy is known by its methods, not imported."""
     if isinstance(connection, sqlite3.Connection):
-        return connection.execute
+        cursor = connection.cursor()
+        cursor.row_factory = None  # rows are tuples, whatever the caller wants its own to be
+        return cursor.execute
     if callable(getattr(connection, "connection", None)):  # a session
         connection = connection.connection()
     if hasattr(connection, "exec_driver_sql"):
@@ -155,22 +159,23 @@ def _moment(value: object) -> str | None:
 
 
 def read_lines(text: str) -> Iterator[Line]:
-    """The events of a text: one JSON value over any lines, an array of them, or JSON lines.
+    """The events of a text and where each stood: one JSON value, an array of them, or JSON lines.
 
     A line that is no JSON is yielded as the ValueError that says so.
     """
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
-        for number, line in enumerate(text.splitlines(), start=1):
+        # splitlines() would also split at U+2028 and its like, which JSON allows within a text.
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield number, _parsed(line)
+                yield f"line {number}", _parsed(line)
         return
     if not isinstance(whole, list):
-        yield 1, whole
+        yield "line 1", whole
         return
     for number, value in enumerate(whole, start=1):
-        yield number, value
+        yield f"item {number}", value
 
 
 def _parsed(line: str) -> object:
@@ -180,6 +185,8 @@ def _parsed(line: str) -> object:
         return ValueError("nested too deeply")
     except json.JSONDecodeError as error:
         return ValueError(f"not JSON ({error.msg} at column {error.colno})")
+    except ValueError:
+        return ValueError("not JSON (a number is too long)")
 
 
 def row_of(value: object, defaults: Mapping[str, object]) -> Row:
@@ -217,11 +224,11 @@ def take(
     """
     rows: list[Row] = []
     faults: list[str] = []
-    for number, value in read_lines(text):
+    for place, value in read_lines(text):
         try:
             rows.append(row_of(value, defaults))
         except EventError as error:
-            faults.append(f"line {number}: {error}" + (f" ({error.hint})" if error.hint else ""))
+            faults.append(f"{place}: {error}" + (f" ({error.hint})" if error.hint else ""))
     if faults and not skip_invalid:
         raise IntakeError(faults)
     if not rows and not faults:

@@ -39,9 +39,13 @@ class Lane:
         if outcome.call is None:
             return self, outcome
         failures = self.failures + 1 if outcome.is_network else 0
-        if outcome.is_network and (failures >= RUN or self.state != "running"):
+        was_under_way = self.state == "waiting" and self.until is not None and now < self.until
+        is_probe = self.state != "running" and not was_under_way
+        if outcome.is_network and (failures >= RUN or is_probe):
             outcome = replace(outcome, verdict=Verdict.BLOCKED)
         if outcome.verdict is not Verdict.BLOCKED:
+            if was_under_way:  # before Brevo said to wait
+                return self, outcome
             return (replace(self, failures=failures) if failures else Lane()), outcome
         if outcome.wait is not None:
             until = now + outcome.wait

@@ -28,8 +28,10 @@ def turn(database: str | PathLike[str]) -> Iterator[None]:
     had, SQLite's own keeps the data right.
     """
     try:
-        descriptor = _open(f"{os.fspath(database)}.turn")
+        descriptor = _open(f"{os.fspath(database)}.turn") if os.path.exists(database) else None
     except OSError:
+        descriptor = None
+    if descriptor is None:
         yield
         return
     try:

@@ -24,6 +24,7 @@ def set_up(level: str) -> None:
     handler.setFormatter(KeyValues())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(LEVELS[level])
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings name URLs, and ours hold addresses
 
 
 def line(what: str, **facts: object) -> str:

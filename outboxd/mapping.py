@@ -1,16 +1,19 @@
-"""Mapping: a customer's canonical fields become Brevo's attributes.
+"""Mapping: a customer's fields become Brevo's attributes.
 
 Pure, and an allow-list: a field without a rule never leaves. Consent and the address are no attributes;
 they are read from their canonical names whatever the rules say.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from outboxd.event import Event, Reading, Stamp, Statement
+from outboxd.errors import EventError
+from outboxd.event import Attribute, Event, Kind, Reading, Stamp, Statement
+from outboxd.sources.specification import CANONICAL
+from outboxd.values import PHONES, Misfit, fit, phone, plain
 
 DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"}
 """What is sent where the configuration has no `field_mapping`."""
@@ -18,28 +21,122 @@ DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "
 SKEW = timedelta(days=1)
 """How far a shop's clock may run ahead before its times are not believed."""
 
+TYPES = {
+    "acceptsMarketing": "boolean",
+    "acceptsSms": "boolean",
+    "totalOrders": "float",
+    "totalSpent": "float",
+    "createdAt": "date",
+    "lastOrderDate": "date",
+}
+"""The types of canonical fields, for attributes that are yet to be made; every other one is text."""
+
 
 def canonical(name: str) -> str:
     """The camelCase form of a field's name: `first_name` and `firstName` are one field."""
     return re.sub(r"(?<=[a-zA-Z0-9])_+([a-zA-Z0-9])", lambda match: match.group(1).upper(), name)
 
 
-def statement(event: Event, reading: Reading, rules: Mapping[str, str]) -> Statement:
-    """What `event` says, by `rules` {canonical name: attribute}."""
+def is_path(name: str) -> bool:
+    """Whether a rule's left side is a path into the payload (JMESPath) rather than a field's name."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None
+
+
+def needs_document(rules: Mapping[str, str]) -> bool:
+    """Whether some rule asks for more than the canonical fields that every source reads."""
+    return any(canonical(name) not in CANONICAL for name in rules if name != "email")
+
+
+@lru_cache(maxsize=256)
+def path(expression: str) -> Any:
+    """The compiled JMESPath expression. Raises ValueError for what is none."""
+    import jmespath
+
+    return jmespath.compile(expression)
+
+
+def statement(
+    event: Event,
+    reading: Reading,
+    rules: Mapping[str, str],
+    *,
+    document: Mapping[str, Any] | None = None,
+    catalogue: Mapping[str, Attribute] | None = None,
+    region: str | None = None,
+) -> Statement:
+    """What `event` says, by `rules` {field or path: attribute}; raises EventError for a bad address.
+
+    `document` is the customer as the shop sent it, for rules that are paths. `catalogue` is what the
+    account has (None: unknown, values go as they are); what does not fit there is left out and told.
+    `region` places phone numbers that have no country of their own.
+    """
     fields = {canonical(name): value for name, value in reading.fields.items()}
+    region = fields.get("country") or region
+    attributes: dict[str, Any] = {}
+    left_out: list[str] = []
+    for name, attribute in rules.items():
+        if name == "email":
+            continue
+        found = _found(name, fields, document or {})
+        if found is _ABSENT:
+            continue
+        value = _fitted(found, attribute, catalogue, region)
+        if isinstance(value, Misfit):
+            left_out.append(f"{attribute} left out: {name} {value.reason}")
+        else:
+            attributes[attribute] = value
     consent = fields.get("acceptsMarketing")
     return Statement(
         stamp=Stamp(version(event, reading), event.id),
         kind=reading.kind,
-        email=reading.email.strip().lower() if reading.email else None,
-        attributes={
-            attribute: value_of(fields[name])
-            for name, attribute in rules.items()
-            if name in fields and name != "email"
-        },
+        email=address(reading),
+        attributes=attributes,
         accepts_marketing=consent if isinstance(consent, bool) else None,
         names_address=reading.customer_id is not None or reading.former_email is not None,
+        left_out=tuple(left_out),
     )
+
+
+_ABSENT = object()
+
+
+def _found(name: str, fields: Mapping[str, Any], document: Mapping[str, Any]) -> Any:
+    """The value a rule asks for: a field by its name, or whatever its path finds in the payload."""
+    if not is_path(name):
+        return fields.get(canonical(name), document.get(name, _ABSENT))
+    found = path(name).search(document)
+    return _ABSENT if found is None else found
+
+
+def _fitted(value: Any, attribute: str, catalogue: Mapping[str, Attribute] | None, region: str | None) -> Any:
+    if catalogue is None:
+        return phone(value, region) if attribute in PHONES else plain(value)
+    if attribute not in catalogue:
+        return Misfit(f"has nowhere to go: Brevo has no attribute {attribute}; see outboxd attributes")
+    return fit(value, catalogue[attribute], region)
+
+
+def address(reading: Reading) -> str | None:
+    """The customer's address in small letters. Raises EventError for what is none, unless somebody leaves."""
+    if reading.email is None:
+        return None
+    email = reading.email.strip().lower()
+    if _is_address(email):
+        return email
+    if reading.kind in (Kind.DELETED, Kind.REDACTED):
+        return None
+    raise EventError("the email address is not valid", hint="correct it in the shop")
+
+
+@lru_cache(maxsize=1024)
+def _is_address(email: str) -> bool:
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        validate_email(email, check_deliverability=False)
+    except EmailNotValidError:
+        return False
+    return True
 
 
 def version(event: Event, reading: Reading) -> datetime:
@@ -51,14 +148,3 @@ def version(event: Event, reading: Reading) -> datetime:
     if stated is None or stated > event.created_at + SKEW:
         return event.created_at
     return stated
-
-
-def value_of(value: Any) -> Any:
-    """A field's value as Brevo takes it: cleared is the empty text, a list of words is one text."""
-    if value is None:
-        return ""
-    if isinstance(value, list) and all(isinstance(word, str | int | float) for word in value):
-        return ", ".join(str(word) for word in value)
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return value

@@ -41,6 +41,8 @@ def parse(text: str) -> Mapping[str, Any]:
     except RecursionError:
         raise EventError("the payload is nested too deeply") from None
     except json.JSONDecodeError as error:
+        if text.startswith("\\x", error.pos):  # no escape of JSON's, but how bytes that are no UTF-8 are read
+            raise EventError("the payload is not JSON in UTF-8", hint="write it as UTF-8 text") from None
         place = f"{error.msg}, line {error.lineno} column {error.colno}"
         raise EventError(f"the payload is not JSON ({place})") from None
     except ValueError:

@@ -13,20 +13,24 @@ from datetime import datetime, timedelta
 from queue import SimpleQueue
 from time import monotonic
 
-from outboxd import logs
+from outboxd import logs, sources
 from outboxd.clock import milliseconds, to_text
-from outboxd.delivery import Courier, Delivery, Plan, reason, understand
+from outboxd.delivery import Courier, Delivery, Plan, place, reason
 from outboxd.errors import EventError, OutboxdError
 from outboxd.event import FINISHED_WELL, Claim, Event, Kind, Outcome, Result, Verdict
 from outboxd.lane import Lane
 from outboxd.logs import line, logger
 from outboxd.outbox import CHUNK, Admission, Outbox, address_key
+from outboxd.payload import parse
 
 POLL = 0.04
 """Seconds between two looks for other processes' commits."""
 
 TICK = 5.0
 """Seconds a round may be put off at most, whatever the clocks say."""
+
+LEASE = 1.25
+"""How much longer a lease is than the longest delivery: what is left lets a refused change be taken apart."""
 
 HEARTBEAT = timedelta(seconds=10)
 
@@ -68,13 +72,21 @@ class Relay:
             try:
                 seen = self._outbox.data_version()
                 self._sleep(self.step(), seen)
-            except OutboxdError as error:  # the disk is full, the file is locked: it may mend
-                logger.error(line("stuck", reason=str(error), hint=error.hint))
+            except Exception as error:  # the disk is full, the file is locked: it may mend
+                _tell_stuck(error)
                 stopping.wait(TICK)
+        self._finish(grace)
+
+    def _finish(self, grace: timedelta) -> None:
+        """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
         give_up = monotonic() + grace.total_seconds()
-        while self._in_flight and monotonic() < give_up:
+        while (self._in_flight or self._unrecorded) and monotonic() < give_up:
             self.bell.clear()
-            self._record(self._clock())
+            try:
+                self._record(self._clock())
+            except Exception as error:
+                _tell_stuck(error)
+                self.bell.wait(1.0)
             if self._in_flight:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
@@ -114,7 +126,7 @@ class Relay:
         events = self._outbox.fresh()
         if not events:
             return False
-        admissions = [_admission(event) for event in events]
+        admissions = [_admission(event, self._plan.reading) for event in events]
         self._outbox.admit(admissions, now)
         for admission in admissions:
             if admission.outcome is not None:
@@ -128,7 +140,7 @@ class Relay:
         due = self._outbox.next_due() if room else None
         if due is None or due > now:
             return False
-        claims = self._outbox.claim(now, limit=room, lease=self._plan.lease)
+        claims = self._outbox.claim(now, limit=room, lease=self._courier.longest * LEASE)
         for claim in claims:
             self._in_flight += 1
             self._pool.submit(self._carry, claim)
@@ -144,6 +156,9 @@ class Relay:
             self._in_flight -= 1
         if not self._unrecorded:
             return
+        for result in self._unrecorded:
+            if result.is_redacted:
+                self._outbox.purge(result.claim.contact.customer_key)
         kept = self._outbox.record(self._unrecorded, now)
         results, self._unrecorded = self._unrecorded, []
         for result in results:
@@ -159,7 +174,10 @@ class Relay:
                 continue
             if id(outcome) not in seen:
                 self.lane, seen[id(outcome)] = self.lane.judge(outcome, now)
-            outcomes[event.id] = self._scheduled(event, seen[id(outcome)], now)
+            left_out = result.left_out.get(event.id, ())
+            judged = seen[id(outcome)]
+            told = replace(judged, warnings=(*judged.warnings, *left_out)) if left_out else judged
+            outcomes[event.id] = self._scheduled(event, told, now)
         return replace(result, outcomes=outcomes)
 
     def _scheduled(self, event: Event, outcome: Outcome, now: datetime) -> Outcome:
@@ -187,7 +205,7 @@ class Relay:
                     call=outcome.call,
                     status=outcome.http_status,
                     code=outcome.error_code,
-                    calls=outcome.calls or None,
+                    calls=result.calls or None,
                     ms=milliseconds(now - result.claim.claimed_at),
                     attempt=max(e.attempts for e in result.claim.events if e.id in ids),
                     reason=outcome.detail,
@@ -208,8 +226,8 @@ class Relay:
 
     def _rest(self, now: datetime) -> float:
         """Until something is due; whatever comes earlier rings the bell."""
-        if self._in_flight >= self._plan.workers:
-            return TICK
+        if self._in_flight and not self._room(now) and not self._courier.wait():
+            return TICK  # a delivery that ends makes room
         due = self._outbox.next_due()
         if due is None:
             return TICK
@@ -245,15 +263,22 @@ class Relay:
         self._beaten_at, self._told_lane = now, self.lane
 
 
-def _admission(event: Event) -> Admission:
+def _tell_stuck(error: Exception) -> None:
+    if isinstance(error, OutboxdError):
+        logger.error(line("stuck", reason=str(error), hint=error.hint))
+    else:
+        logger.error(line("bug", error=type(error).__name__, at=place(error)))
+
+
+def _admission(event: Event, options: sources.Options) -> Admission:
     try:
-        reading = understand(event)
+        reading = sources.read(event.source, event.event, parse(event.payload), options)
     except EventError as error:
         return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=reason(error)))
     if reading.kind is Kind.NOTHING:
-        return Admission(event, outcome=Outcome(Verdict.UNCHANGED, detail=reading.note))
-    address = reading.former_email or reading.email
-    if reading.customer_id is None and address is None:
+        return Admission(event, outcome=Outcome(Verdict.UNCHANGED, warnings=(reading.note or "",)))
+    addresses = tuple(address_key(address) for address in (reading.former_email, reading.email) if address)
+    if reading.customer_id is None and not addresses:
         detail = "the payload has neither a customer id nor an address"
         return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
-    return Admission(event, reading.customer_id, address_key(address) if address else None)
+    return Admission(event, reading.customer_id, addresses)

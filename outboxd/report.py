@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from outboxd.clock import from_text, to_text
+from outboxd.database import decoded
 from outboxd.stats import percentile
 
 DEPTH = """
@@ -92,9 +93,17 @@ def status(connection: sqlite3.Connection, now: datetime, *, enabled: bool) -> d
         "oldest_pending_seconds": max(0.0, (now - from_text(oldest)).total_seconds()) if oldest else None,
         "next_attempt_at": connection.execute(NEXT_ATTEMPT).fetchone()[0],
         "heartbeat_at": state.get("heartbeat"),
+        "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
         "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
     }
+
+
+def _warnings(state: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What was healed or left out lately, the most frequent first."""
+    told = json.loads(state.get("warnings", "{}"))
+    found = [{"warning": text, "count": count, "last_at": at} for text, (count, at) in told.items()]
+    return sorted(found, key=lambda warning: -warning["count"])
 
 
 def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str, Any]:
@@ -161,4 +170,9 @@ def dead_ids(connection: sqlite3.Connection) -> list[int]:
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+    return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can say it; a client may have written bytes."""
+    return decoded(value) if isinstance(value, bytes) else value

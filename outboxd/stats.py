@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-FACTOR = 2**0.25
-"""Each bucket is about 19 % wider than the one before it, so a percentile is off by 10 % at most."""
+DOUBLING = 4
+"""So many buckets to each doubling: a percentile is off by 10 % at most, rounding to milliseconds aside."""
 
 
 def bucket(milliseconds: int) -> int:
     """The number of the bucket that holds a latency: 0 up to 1 ms, then ever wider ones."""
     number = 0
-    while FACTOR**number < milliseconds:
+    while 2 ** (number / DOUBLING) < milliseconds:
         number += 1
     return number
 
@@ -23,5 +23,5 @@ def percentile(buckets: Mapping[int, int], share: float) -> int | None:
     for number in sorted(buckets):
         passed += buckets[number]
         if passed >= share * total:
-            return round(FACTOR ** (number - 0.5)) if number else 1
-    return round(FACTOR ** max(buckets))
+            return round(2 ** ((number - 0.5) / DOUBLING)) if number else 1
+    return round(2 ** (max(buckets) / DOUBLING))

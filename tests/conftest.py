@@ -1,12 +1,13 @@
 """What every test may ask for. The store is a real SQLite file, Brevo is the sandbox."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 
 from outboxd import database
+from tests.shop import MakeShop, Shop, shops
 
 
 def until(condition: Callable[[], object], within: float = 10.0) -> None:
@@ -24,3 +25,16 @@ def db(tmp_path: Path) -> Path:
     path = tmp_path / "outbox.db"
     database.migrate(path)
     return path
+
+
+@pytest.fixture
+def make_shop(tmp_path: Path) -> Iterator[MakeShop]:
+    """Makes a shop whose relay or sandbox has settings of its own."""
+    with shops(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def shop(make_shop: MakeShop) -> Shop:
+    """A shop with its outbox, a relay that is driven by hand, and the sandbox."""
+    return make_shop()

@@ -49,12 +49,17 @@ INDEXES = (
     # In flight (claimed_at set) and waiting for another attempt (null): few, so that they can be counted.
     "CREATE INDEX outbox_tried ON outbox (claimed_at, id) WHERE status = 'pending' AND attempts > 0",
     "CREATE INDEX outbox_dead ON outbox (id) WHERE status = 'dead'",
+    "CREATE INDEX outbox_dead_of ON outbox (customer_key) WHERE status = 'dead'",
     "CREATE UNIQUE INDEX outbox_idempotency_key_once ON outbox (idempotency_key) "
     "WHERE idempotency_key IS NOT NULL",
 )
 
-# Other programs write to this table. None of them can mark an event delivered, reuse an id, rewrite
-# a payload or remove what is still pending; a repeated idempotency key is accepted and changes nothing
+# A day that no calendar has, or a text that only looks like a time, would stop whoever reads it.
+IS_TIME = f"""(typeof({{0}}) = 'text' AND {{0}} {TIME} AND {{0}} > '1'
+  AND strftime('%Y-%m-%dT%H:%M:%S', substr({{0}}, 1, 19), '+0 days') IS substr({{0}}, 1, 19))"""
+
+# Other programs write to this table. They can insert nothing but new events, reuse no id, rewrite no
+# payload and remove nothing that is still pending; a repeated idempotency key is accepted and changes nothing
 # (as a trigger, because INSERT OR REPLACE would go round a DELETE trigger and drop the first one).
 GUARDS = (
     """
@@ -65,6 +70,16 @@ WHEN NEW.id <> -1 OR NEW.status <> 'pending' OR NEW.attempts <> 0 OR NEW.claimed
 BEGIN
     SELECT RAISE(ABORT, 'outbox: write event and payload, and if you like source, occurred_at and \
 idempotency_key; outboxd keeps the other columns itself');
+END
+""",
+    # A trigger also stops INSERT OR IGNORE, which would leave the row out, and its id: a gap in the ids.
+    f"""
+CREATE TRIGGER outbox_guard_values BEFORE INSERT ON outbox
+WHEN NEW.event IS NULL OR NEW.payload IS NULL
+  OR {IS_TIME.format("NEW.created_at")} IS NOT 1 OR {IS_TIME.format("NEW.next_attempt_at")} IS NOT 1
+BEGIN
+    SELECT RAISE(ABORT, 'outbox: event and payload must be there; created_at and next_attempt_at are left \
+out, or UTC such as 2026-11-23T16:12:51.821Z');
 END
 """,
     """

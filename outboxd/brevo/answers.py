@@ -62,11 +62,11 @@ class Answer:
     @property
     def says_address_taken(self) -> bool:
         """The contact exists: 409 by the specification, 400 in truth, under a code that changes."""
-        return self.status == 409 or (self.status == 400 and "email" in self.duplicates)
+        return "email" in self.duplicates or (self.status == 409 and not self.duplicates)
 
     @property
     def says_phone_taken(self) -> bool:
-        return self.status == 400 and any(phone.lower() in self.duplicates for phone in PHONES)
+        return any(phone.lower() in self.duplicates for phone in PHONES)
 
     @property
     def says_phone_invalid(self) -> bool:
@@ -76,7 +76,7 @@ class Answer:
 def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) -> Answer:
     """An answer as it came; `raw` None is a body past the size limit."""
     body, is_json = _parse(raw)
-    request_id = headers.get("sib-request-id")
+    request_id = headers.get("sib-request-id", "")[:64] or None
     if 300 <= status < 400 or (200 <= status < 300 and raw != b"" and not is_json):
         what = "a redirect" if status >= 300 else "something that is not JSON"
         return Answer(
@@ -84,15 +84,16 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
             message=f"not Brevo: {what} came back; check brevo.base_url and any proxy",
             request_id=request_id,
         )
-    message = str(body.get("message") or ("" if is_json else f"HTTP {status} without a JSON body"))
+    is_told = is_json or status < 300
+    message = str(body.get("message") or ("" if is_told else f"HTTP {status} without a JSON body"))
     return Answer(
         call,
         status,
-        str(body["code"])[:64] if "code" in body else None,
+        str(body["code"])[:64] if body.get("code") is not None else None,
         message,
-        _duplicates(body, message) if status == 400 else frozenset(),
+        _duplicates(body, message) if status in (400, 409) else frozenset(),
         body,
-        request_id[:64] if request_id else None,
+        request_id,
         _wait(headers) if status == 429 else None,
     )
 
@@ -125,7 +126,7 @@ def outcome(answer: Answer) -> Outcome:
 
 def masked(text: str) -> str:
     """`text` without what may be an address or a phone: it goes to logs and tables."""
-    text = re.sub(r"\S+@\S+", "[address]", text)
+    text = re.sub(r"(?<!\S)\S+(@|%40)\S+", "[address]", text)  # anchored: a long word stays cheap
     return re.sub(r"\+?\d[\d ()./-]{5,}\d", "[number]", text)
 
 

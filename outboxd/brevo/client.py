@@ -7,7 +7,7 @@ for what Brevo or the network does.
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from time import monotonic, sleep
@@ -15,20 +15,25 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+import urllib3
 
 from outboxd import __version__
 from outboxd.brevo import answers
 from outboxd.brevo.answers import PHONES, Answer
+from outboxd.brevo.catalogue import Catalogue
 from outboxd.brevo.deadline import DeadlineAdapter
 from outboxd.brevo.limiter import Limiter, acquire
 from outboxd.clock import from_text
-from outboxd.event import Outcome, Remove, Upsert
+from outboxd.event import Attribute, Outcome, Remove, Upsert
 
 BODY_LIMIT = 1 << 20
 """Bytes of an answer that are read."""
 
-PATIENCE = 5.0
-"""Seconds a delivery waits for its turn at the limiter before it hands its lease back."""
+PATIENCE = 2.0
+"""Seconds a call waits for its turn at the limiter before the delivery is put off."""
+
+MOST_CALLS = 6
+"""What the healing of everything that can be healed in one delivery comes to."""
 
 CREATED_FIELD = "createdAt"
 
@@ -53,6 +58,12 @@ class Brevo:
         self._updates = update_enabled
         self._sleep = sleep
         self._local = threading.local()
+        self._catalogue = Catalogue(self.list_attributes, monotonic)
+
+    @property
+    def longest(self) -> timedelta:
+        """How long one delivery can take at the most."""
+        return MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
 
     def room(self) -> int:
         """How many calls may leave now."""
@@ -72,9 +83,17 @@ class Brevo:
         """GET /account: whether the key works."""
         return self.call("GET", "/account")
 
-    def attributes(self) -> Answer:
-        """GET /contacts/attributes: `body["attributes"]` is a list of {name, category, type}."""
+    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | None:
+        """The account's attributes by name, None while Brevo does not tell; asked for when need be."""
+        return self._catalogue.attributes(wanted)
+
+    def list_attributes(self) -> Answer:
+        """GET /contacts/attributes; `catalogue.read` understands the body."""
         return self.call("GET", "/contacts/attributes")
+
+    def make_attribute(self, attribute: Attribute) -> Answer:
+        """POST /contacts/attributes/normal/{name}."""
+        return self.call("POST", f"/contacts/attributes/normal/{attribute.name}", {"type": attribute.type})
 
     def list_(self, list_id: int) -> Answer:
         """GET /contacts/lists/{id}: whether the list exists."""
@@ -92,9 +111,9 @@ class Brevo:
             return Answer(
                 name, message="Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
             )
-        except (requests.exceptions.Timeout, TimeoutError):
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
             return Answer(name, message=f"no answer within {self._timeout:g} seconds")
-        except (requests.exceptions.RequestException, OSError) as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return Answer(name, message=f"Brevo cannot be reached: {_cause(error)}")
 
     def _exchange(self, name: str, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
@@ -236,9 +255,12 @@ class _Visit:
         """Whether an earlier attempt of ours, its answer lost, made the contact that is in the way."""
         if change.tried_since is None:
             return False
+        if change.known_as not in (None, change.email):
+            return True  # it was moved there: under its former address it is gone
         answer = self._call("GET", contact_path(change.email))
         try:
-            return from_text(str(answer.body.get(CREATED_FIELD))) >= change.tried_since
+            made_at = from_text(str(answer.body.get(CREATED_FIELD)))
+            return made_at >= change.tried_since.replace(microsecond=0)  # it may be told in whole seconds
         except ValueError:
             return False
 

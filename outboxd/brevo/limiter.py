@@ -42,11 +42,13 @@ class Limiter:
     def __init__(self, windows: Iterable[tuple[int, float]]) -> None:
         self._windows = [Window(limit, period) for limit, period in windows]
         self._held_until = float("-inf")
+        self._latest = float("-inf")
         self._lock = Lock()
 
     def room(self, now: float) -> int:
         """How many calls may leave now, as things stand."""
         with self._lock:
+            now = self._seen(now)
             if now < self._held_until:
                 return 0
             return max(0, min(window.room(now) for window in self._windows))
@@ -54,11 +56,12 @@ class Limiter:
     def wait(self, now: float) -> float:
         """Seconds until a call may leave, 0 for at once."""
         with self._lock:
-            return self._wait(now)
+            return self._wait(self._seen(now))
 
     def take(self, now: float) -> float:
         """Take leave for one call: 0 if it is given, else the seconds after which to ask again."""
         with self._lock:
+            now = self._seen(now)
             wait = self._wait(now)
             if wait <= 0:
                 for window in self._windows:
@@ -75,6 +78,11 @@ class Limiter:
         with self._lock:
             for window, limit in zip(self._windows, limits, strict=True):
                 window.limit = limit
+
+    def _seen(self, now: float) -> float:
+        """The latest time that any thread has come with: one may have been held up since it looked."""
+        self._latest = max(self._latest, now)
+        return self._latest
 
     def _wait(self, now: float) -> float:
         free_at = max(self._held_until, *(window.free_at(now) for window in self._windows))

@@ -88,23 +88,21 @@ def _database(settings: Config) -> Iterator[Finding]:
 
 
 def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
-    from outboxd.brevo import answers
+    from outboxd.brevo import answers, catalogue
 
-    answer = account.attributes()
+    answer = account.list_attributes()
     if not answer.is_success:
         yield Finding("API key", False, str(answers.outcome(answer).detail), "see the text; then check again")
         return
     yield Finding("API key", True, f"accepted by {settings.brevo.base_url}")
-    has = {str(attribute.get("name", "")).upper() for attribute in answer.body.get("attributes", [])}
     wanted = {a for name, a in settings.field_mapping.items() if name != "email"}
-    missing = sorted(wanted - has)
+    missing = sorted(wanted - set(catalogue.read(answer.body)))
     if missing:
         yield Finding(
             "attributes",
             False,
             f"Brevo lacks {', '.join(missing)}, and would drop them without a word",
-            "create them in Brevo under Contacts > Settings > Contact attributes, "
-            "or take them out of field_mapping",
+            "outboxd attributes --create",
         )
     else:
         yield Finding("attributes", True, f"Brevo has all {len(wanted)} that the mapping names")

@@ -67,6 +67,8 @@ def table(facts: dict[str, Any], now: Any) -> str:
     lines = [f"{name:<16}{value}" for name, value in rows]
     lines += ["", f"{'':<16}{'last hour':>12}{'last day':>12}"]
     hour, day = facts["windows"]["hour"], facts["windows"]["day"]
+    for warning in facts["warnings"]:
+        lines.insert(len(rows), f"{'warning':<16}{warning['warning']} ({warning['count']:,} times)")
     for (name, last_hour), (_, last_day) in zip(_window(hour), _window(day), strict=True):
         lines.append(f"{name:<16}{last_hour:>12}{last_day:>12}")
     return "\n".join(lines)

@@ -31,7 +31,12 @@ class Document:
         return f"{where}: {'.'.join(path)}" if path else where
 
 
+LIMIT = 10_000
+"""Values in a document: a few anchors that name each other could make billions of them."""
+
+
 class _Loader(yaml.SafeLoader):
+    values = 0
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - the shape that PyYAML wants
 
 
@@ -45,8 +50,9 @@ _Loader.add_implicit_resolver(
 
 def load(text: str, name: str) -> Document:
     """Parse YAML. Raises ConfigError for what is no YAML, and for keys written twice."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         document = Document(name, None)
         faults: list[str] = []
@@ -54,16 +60,23 @@ def load(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError([f"{name}:{line}: not YAML: {error.problem}"]) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError([f"{name}:{line}: not YAML: {error.reason}"]) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError([f"{name}: not YAML: {type(error).__name__}"]) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if faults:
         raise ConfigError(faults)
     return Document(name, data, document.lines)
 
 
 def _plain(loader: _Loader, node: yaml.Node, path: Path, document: Document, faults: list[str]) -> Any:
+    loader.values += 1
+    if loader.values > LIMIT:
+        raise yaml.MarkedYAMLError(problem=f"more than {LIMIT} values", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -77,8 +90,11 @@ def _plain(loader: _Loader, node: yaml.Node, path: Path, document: Document, fau
         return data
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, item, path, document, faults) for item in node.value]
-    if node.tag == "tag:yaml.org,2002:int":
-        return int(node.value)  # in base ten: a leading zero is no octal number
-    if node.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"):
-        return loader.construct_object(node)
+    try:
+        if node.tag == "tag:yaml.org,2002:int":
+            return int(node.value)  # in base ten: a leading zero is no octal number
+        if node.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"):
+            return loader.construct_object(node)
+    except (ValueError, KeyError):
+        pass  # its tag promised what it is not: a text, which the setting will refuse
     return str(node.value)

@@ -13,8 +13,10 @@ from outboxd.backoff import Backoff
 from outboxd.config.document import Document
 from outboxd.database import DEFAULT_PATH
 from outboxd.errors import ConfigError
-from outboxd.mapping import DEFAULT, canonical
-from outboxd.sources import PRESETS
+from outboxd.mapping import DEFAULT, canonical, is_path
+from outboxd.mapping import path as path_into
+from outboxd.sources import DEFAULTS, PRESETS, SHOP
+from outboxd.sources.specification import CANONICAL
 
 SKILL = "customer-sync"
 
@@ -45,6 +47,9 @@ class Config:
     delete_behavior: str
     list_id: int | None
     update_enabled: bool
+    default_country: str | None
+    consent_meta_key: str | None
+    customer_roles: frozenset[str]
     log_level: str
     brevo: BrevoSettings
     retry: Backoff
@@ -105,25 +110,48 @@ def optional(parse: Parser) -> Parser:
     return lambda value: None if value is None else parse(value)
 
 
+def country(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z]{2}", value):
+        return value.upper()
+    raise FaultError("must be a country's two letters, such as DE")
+
+
+def words_of(value: Any) -> frozenset[str]:
+    if isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value):
+        return frozenset(word.strip() for word in value)
+    raise FaultError("must be a list of words, such as [customer, subscriber]")
+
+
 def path(value: Any) -> Path:
-    return Path(text(value)).expanduser()
+    written = text(value)
+    try:
+        if "\0" not in written:
+            return Path(written).expanduser()
+    except RuntimeError:  # ~somebody whom this host does not know
+        pass
+    raise FaultError("must be a path on this host")
 
 
 def url(value: Any) -> str:
-    parts = urlsplit(text(value))
-    is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme == "https" or (parts.scheme == "http" and is_local):
-        return str(value).rstrip("/")
+    written = text(value)
+    try:
+        parts = urlsplit(written)
+        is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+            return written.rstrip("/")
+    except ValueError:  # brackets that hold no address
+        pass
     raise FaultError("must begin with https:// (http:// only for this host itself)")
 
 
 def source(value: Any) -> str:
-    preset, _, shop = text(value).partition(":")
+    written = text(value)
+    preset, colon, shop = written.partition(":")
     if preset not in PRESETS:
         raise FaultError(f"must be {', '.join(PRESETS[:-1])} or {PRESETS[-1]}{_meant(preset, PRESETS)}")
-    if shop and not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", shop):
+    if colon and not SHOP.fullmatch(shop):
         raise FaultError("the shop's name after the colon may have letters, digits, and . _ - alone")
-    return str(value)
+    return written
 
 
 def field_mapping(value: Any) -> Mapping[str, str]:
@@ -135,10 +163,21 @@ def field_mapping(value: Any) -> Mapping[str, str]:
             continue
         if not isinstance(attribute, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,50}", attribute):
             raise FaultError(f"{name} must name a Brevo attribute: letters, digits and _")
-        if canonical(name) in rules:
-            raise FaultError(f"{name} is there twice, as {canonical(name)}")
-        rules[canonical(name)] = "email" if canonical(name) == "email" else attribute.upper()
+        field = canonical(name)
+        if field in map(canonical, rules):
+            raise FaultError(f"{name} is there twice, as {field}")
+        if is_path(name):
+            _check_path(name)
+        known = field == "email" or field in CANONICAL
+        rules[field if known else name] = "email" if field == "email" else attribute.upper()
     return rules
+
+
+def _check_path(name: str) -> None:
+    try:
+        path_into(name)
+    except ValueError:
+        raise FaultError(f"{name!r} is neither a field nor a path (JMESPath), such as billing.city") from None
 
 
 def sync_mode(value: Any) -> str:
@@ -166,6 +205,9 @@ OPTIONS: Section = {
     "delete_behavior": Key(one_of("soft", "hard"), "soft"),
     "list_id": Key(optional(whole(1, 2**53)), None),
     "update_enabled": Key(boolean, True),
+    "default_country": Key(optional(country), None),
+    "consent_meta_key": Key(optional(text), None),
+    "customer_roles": Key(words_of, DEFAULTS.roles),
 }
 
 SYNC: Section = {
@@ -234,9 +276,7 @@ def _attribute(name: str) -> str:
 
 def _section(document: Document, at: tuple[str, ...], section: Section, faults: list[str]) -> dict[str, Any]:
     """The parsed settings of one section, defaults for what is not there; faults are collected."""
-    data = document.data
-    for step in at:
-        data = _step(data, step)
+    data, at = _found(document.data, at)
     found = {name: key.default for name, key in section.items()}
     if data is None or data == {}:
         return found
@@ -267,10 +307,14 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
     return found
 
 
-def _step(data: Any, step: str) -> Any:
-    if not isinstance(data, dict):
-        return None
-    return next((value for name, value in data.items() if _snake(name) == _snake(step)), None)
+def _found(data: Any, at: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """What stands there, None if nothing does, and the path as it is written."""
+    written: list[str] = []
+    for step in at:
+        inside = data.items() if isinstance(data, dict) else ()
+        name, data = next(((n, value) for n, value in inside if _snake(n) == _snake(step)), (step, None))
+        written.append(name)
+    return data, tuple(written)
 
 
 def _snake(name: str) -> str:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outboxd import database
 from outboxd.clock import from_text, to_text
-from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.event import NO_ADDRESS, Claim, Event, Outcome, Result, Verdict
 from outboxd.outbox import contacts, customers, endings
 from outboxd.outbox.customers import Admission, address_key
 from outboxd.outbox.rows import EVENT, event_of, many
@@ -59,7 +59,7 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 
 STILL_OURS = """
 SELECT id, attempts FROM outbox
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at IS NOT NULL
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at = :claimed_at
 """
 
 ELECT = """
@@ -74,10 +74,21 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'dead'
 RETURNING id, customer_key
 """
 
-SAVE_STATE = """
-INSERT INTO state (key, value, updated_at) VALUES (:key, :value, :now)
-ON CONFLICT (key) DO UPDATE SET value = :value, updated_at = :now
+REVIVE_UNADDRESSED = f"""
+UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
+WHERE status = 'dead' AND customer_key = :key
+  AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
 """
+
+# No index serves this: it is rare, and it holds no lock.
+KEPT_OF = "SELECT id FROM outbox WHERE customer_key = :key AND status <> 'pending' AND payload <> '{}'"
+
+PURGE = """
+UPDATE outbox SET payload = '{}'
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
+"""
+
+PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT value FROM json_each(:ids))"
 
 RECOUNT = """
 UPDATE depth SET
@@ -172,7 +183,7 @@ class Outbox:
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             endings.finish(connection, ended, now)
             endings.write_attempts(connection, ended, now)
-            endings.count(connection, ended, now)
+            endings.count(connection, ended, 0, now)
 
     def claim(self, now: datetime, *, limit: int, lease: timedelta) -> list[Claim]:
         """Lease up to `limit` customers whose head is due, with their pending events; attempts count now."""
@@ -210,10 +221,15 @@ class Outbox:
             endings.put_back(connection, waiting, now)
             endings.finish(connection, [entry for entry in tried if entry not in waiting], now)
             endings.write_attempts(connection, tried, now)
-            endings.count(connection, tried, now)
+            endings.count(connection, tried, sum(result.calls for result in kept), now)
+            endings.warn(connection, tried, now)
+            redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
+            many(connection, PURGE, [{"ids": json.dumps(redacted)}] if redacted else [])
             changed = [result.contact for result in kept if result.contact is not result.claim.contact]
             contacts.save(connection, changed, now)
             customers.remember(connection, changed)
+            found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
+            many(connection, REVIVE_UNADDRESSED, [{"key": key, "now": to_text(now)} for key in found])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
             many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
@@ -235,12 +251,21 @@ class Outbox:
             revived.extend(row[0] for row in rows)
         return revived
 
+    def purge(self, customer_key: str) -> None:
+        """Empty the payloads of a customer's finished events, and the details of the attempts at them."""
+        ids = [row[0] for row in self._look(KEPT_OF, key=customer_key)]
+        for start in range(0, len(ids), CHUNK):
+            chunk = {"ids": json.dumps(ids[start : start + CHUNK])}
+            with self._transaction() as connection:
+                connection.exec_driver_sql(PURGE, chunk)
+                connection.exec_driver_sql(PURGE_ATTEMPTS, chunk)
+
     def save_state(self, values: Mapping[str, str], now: datetime) -> None:
         """Write what `status` is to know of this process: its heartbeat, its lane."""
         with self._transaction() as connection:
             many(
                 connection,
-                SAVE_STATE,
+                endings.SAVE_STATE,
                 [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
             )
 
@@ -268,9 +293,14 @@ def _clocks(connection: Connection, keys: Collection[str]) -> dict[str, str]:
 
 
 def _is_held(connection: Connection, claim: Claim) -> bool:
-    """Whether the lease is still this claim's: the attempt number tells a later claim from this one."""
-    ids = json.dumps([event.id for event in claim.events])
-    held = {row[0]: row[1] for row in connection.exec_driver_sql(STILL_OURS, {"ids": ids})}
+    """Whether the lease is still this claim's: a later claim has another attempt number, or, after a
+    revival has set that back, another time.
+    """
+    values = {
+        "ids": json.dumps([event.id for event in claim.events]),
+        "claimed_at": to_text(claim.claimed_at),
+    }
+    held = {row[0]: row[1] for row in connection.exec_driver_sql(STILL_OURS, values)}
     return all(held.get(event.id) == event.attempts for event in claim.events)
 
 

@@ -28,6 +28,26 @@ JOIN addresses ON addresses.source = json_extract(wanted.value, '$[0]')
 JOIN contacts USING (customer_key)
 """
 
+# A customer whose events named no address yet takes over what is known of the address that is theirs.
+ABSORB = """
+UPDATE contacts SET (email, email_at, synced_email, fields, accepts_marketing, consent_at,
+                     deleted_at, born_at, synced_at) =
+    (SELECT email, email_at, synced_email, fields, accepts_marketing, consent_at,
+            deleted_at, born_at, synced_at FROM contacts AS other WHERE other.customer_key = :old)
+WHERE customer_key = :key AND email IS NULL AND synced_email IS NULL AND deleted_at IS NULL
+"""
+
+RETIRE = """
+UPDATE contacts SET email = NULL, email_at = NULL, synced_email = NULL, fields = '{}'
+WHERE customer_key = :old
+"""
+
+# What is in flight ends where it began.
+HAND_OVER = """
+UPDATE outbox SET customer_key = :key, is_head = 0
+WHERE customer_key = :old AND status = 'pending' AND claimed_at IS NULL
+"""
+
 MAKE = """
 INSERT OR IGNORE INTO contacts (customer_key, source, customer_id) VALUES (:key, :source, :customer_id)
 """
@@ -51,7 +71,7 @@ class Admission:
 
     event: Event
     customer_id: str | None = None
-    address_key: str | None = None
+    address_keys: tuple[str, ...] = ()
     outcome: Outcome | None = None
 
 
@@ -69,7 +89,7 @@ def customer_key(admission: Admission) -> str:
     """`shopify:4711`, or a hash where the customer is known by address or by an id that may name a person."""
     source, customer_id = admission.event.source, admission.customer_id
     if customer_id is None:
-        return f"{source}:@{admission.address_key}"
+        return f"{source}:@{admission.address_keys[0]}"
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", customer_id):
         return f"{source}:{customer_id}"
     return f"{source}:#{hashed(customer_id)}"
@@ -80,56 +100,74 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
 
     The shop's id decides. An event without one belongs to whoever has the address; an id seen for the
     first time joins the customer of its address if that one has no id yet (an order of a guest who
-    then registers), and is a customer of its own otherwise (two accounts with one address).
+    then registers), and is a customer of its own otherwise (two accounts with one address). An id that
+    was known before its address takes over the customer who was known by that address alone.
     """
-    ids = {(a.event.source, a.customer_id) for a in admissions if a.customer_id is not None}
-    addresses = {(a.event.source, a.address_key) for a in admissions if a.address_key is not None}
-    by_id: dict[tuple[str, str], str] = {
-        (source, customer_id): key
+    directory = _Directory(connection, admissions)
+    found = {admission.event.id: directory.customer(admission) for admission in admissions}
+    many(connection, MAKE, directory.made)
+    many(connection, NAME, directory.named)
+    owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
+    many(connection, OWN, owned)
+    merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
+    for statement in (ABSORB, RETIRE, HAND_OVER):
+        many(connection, statement, merged)
+    return {event_id: directory.merged.get(key, key) for event_id, key in found.items()}
+
+
+class _Directory:
+    """Customers by id and by address: as they are known, and as one batch of events makes them known."""
+
+    def __init__(self, connection: Connection, admissions: Sequence[Admission]) -> None:
+        self.made: list[dict[str, Any]] = []
+        self.named: list[dict[str, Any]] = []
+        self.merged: dict[str, str] = {}
+        self.owned: dict[tuple[str, str], str] = {}
+        self._by_id: dict[tuple[str, str], str] = {}
+        self._by_address: dict[tuple[str, str], str] = {}
+        self._with_id: set[str] = set()
+        self._gone: set[str] = set()
+        ids = {(a.event.source, a.customer_id) for a in admissions if a.customer_id is not None}
+        addresses = {(a.event.source, address) for a in admissions for address in a.address_keys}
         for key, source, customer_id in connection.exec_driver_sql(
             CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
-        )
-    }
-    owner: dict[tuple[str, str], str] = {}
-    has_id: set[str] = set()
-    is_dead: set[str] = set()
-    for source, address, key, customer_id, is_alive in connection.exec_driver_sql(
-        CUSTOMERS_BY_ADDRESS, {"wanted": json.dumps(sorted(addresses))}
-    ):
-        owner[source, address] = key
-        if customer_id is not None:
-            has_id.add(key)
-        if not is_alive:
-            is_dead.add(key)
+        ):
+            self._by_id[source, customer_id] = key
+        for source, address, key, customer_id, is_alive in connection.exec_driver_sql(
+            CUSTOMERS_BY_ADDRESS, {"wanted": json.dumps(sorted(addresses))}
+        ):
+            self._by_address[source, address] = key
+            if customer_id is not None:
+                self._with_id.add(key)
+            if not is_alive:
+                self._gone.add(key)
 
-    found: dict[int, str] = {}
-    made: list[dict[str, Any]] = []
-    named: list[dict[str, Any]] = []
-    for admission in admissions:
-        source, customer_id, address = admission.event.source, admission.customer_id, admission.address_key
-        at_address = owner.get((source, address)) if address is not None else None
+    def customer(self, admission: Admission) -> str:
+        """Whose event it is; somebody new if need be."""
+        source, customer_id = admission.event.source, admission.customer_id
+        owners = [self._by_address.get((source, address)) for address in admission.address_keys]
+        at_address = next((owner for owner in owners if owner is not None), None)
         if customer_id is None:
             key = at_address
         else:
-            key = by_id.get((source, customer_id))
-            if key is None and at_address is not None and at_address not in has_id:
+            key = self._by_id.get((source, customer_id))
+            if key is None and at_address is not None and at_address not in self._with_id:
                 key = at_address
-                named.append({"key": key, "customer_id": customer_id})
-                by_id[source, customer_id] = key
-                has_id.add(key)
+                self.named.append({"key": key, "customer_id": customer_id})
         if key is None:
             key = customer_key(admission)
-            made.append({"key": key, "source": source, "customer_id": customer_id})
-            if customer_id is not None:
-                by_id[source, customer_id] = key
-                has_id.add(key)
-        if address is not None and (at_address is None or (at_address in is_dead and at_address != key)):
-            owner[source, address] = key
-        found[admission.event.id] = key
-    many(connection, MAKE, made)
-    many(connection, NAME, named)
-    many(connection, OWN, [{"source": s, "address": a, "key": key} for (s, a), key in owner.items()])
-    return found
+            self.made.append({"key": key, "source": source, "customer_id": customer_id})
+        if customer_id is not None:
+            self._by_id[source, customer_id] = key
+            self._with_id.add(key)
+        is_guests = at_address is not None and at_address != key and at_address not in self._with_id
+        if at_address is not None and customer_id is not None and is_guests:
+            self.merged[at_address] = key
+        for address, owner in zip(admission.address_keys, owners, strict=True):
+            is_free = owner is None or owner in self._gone or (customer_id and owner not in self._with_id)
+            if is_free and owner != key:
+                self._by_address[source, address] = self.owned[source, address] = key
+        return key
 
 
 def remember(connection: Connection, contacts: Iterable[Contact]) -> None:

@@ -44,6 +44,14 @@ ON CONFLICT (minute) DO UPDATE SET
     latencies = :latencies
 """
 
+SAVE_STATE = """
+INSERT INTO state (key, value, updated_at) VALUES (:key, :value, :now)
+ON CONFLICT (key) DO UPDATE SET value = :value, updated_at = :now
+"""
+
+WARNINGS = 20
+"""How many different warnings are kept."""
+
 Tried = tuple[Event, Outcome, datetime]
 """An event, what became of it, and when its claim began."""
 
@@ -98,12 +106,27 @@ def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime
     )
 
 
+def warn(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+    """Keep what was healed or left out, and how often: {text: [count, last time]}, the latest ones."""
+    told = [text for _, outcome, _ in tried for text in outcome.warnings]
+    if not told:
+        return
+    row = connection.exec_driver_sql("SELECT value FROM state WHERE key = 'warnings'").first()
+    warnings: dict[str, tuple[int, str]] = json.loads(row[0]) if row else {}
+    for text in told:
+        count_before = warnings.pop(text, (0, ""))[0]
+        warnings[text] = (count_before + 1, to_text(now))
+    latest = dict(list(warnings.items())[-WARNINGS:])
+    values = {"key": "warnings", "value": json.dumps(latest), "now": to_text(now)}
+    connection.exec_driver_sql(SAVE_STATE, values)
+
+
 def _detail(outcome: Outcome) -> str | None:
     text = "; ".join(part for part in (outcome.detail, *outcome.warnings) if part)
     return text[:DETAIL] or None
 
 
-def count(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+def count(connection: Connection, tried: Sequence[Tried], calls: int, now: datetime) -> None:
     """Add to the counters of this minute, so that status never scans history."""
     if not tried:
         return
@@ -116,7 +139,6 @@ def count(connection: Connection, tried: Sequence[Tried], now: datetime) -> None
     for latency in called:
         name = str(bucket(latency))
         latencies[name] = latencies.get(name, 0) + 1
-    calls = {id(o): o.calls for _, o in outcomes}  # events folded into one change share its outcome
     connection.exec_driver_sql(
         COUNT,
         {
@@ -125,7 +147,7 @@ def count(connection: Connection, tried: Sequence[Tried], now: datetime) -> None
             "dead": sum(o.verdict is Verdict.REFUSED for _, o in outcomes),
             "attempts": sum(o.verdict is not Verdict.BLOCKED for _, o in outcomes),
             "failed": sum(o.verdict in (Verdict.RETRY, Verdict.REFUSED) for _, o in outcomes),
-            "calls": sum(calls.values()),
+            "calls": calls,
             "latency_ms": sum(max(latency, 0) for latency in called),
             "latencies": json.dumps(latencies),
         },

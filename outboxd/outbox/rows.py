@@ -7,23 +7,27 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outboxd.clock import from_text
+from outboxd.database import decoded
 from outboxd.event import Event
 
-EVENT = "id, event, payload, source, occurred_at, created_at, attempts"
+EVENT = (
+    "id, event, payload, source, occurred_at, created_at, attempts, attempts > 0 OR last_error IS NOT NULL"
+)
 """The columns of an event, in the order `event_of` takes them."""
 
 
 def event_of(row: Sequence[Any], default_source: str) -> Event:
     """An event as it stands in the table, whatever a shop's client wrote there."""
-    id_, name, payload, source, occurred_at, created_at, attempts = row
+    id_, name, payload, source, occurred_at, created_at, attempts, was_tried = row
     return Event(
         id=id_,
         event=str(name),
-        payload=payload.decode("utf-8", "replace") if isinstance(payload, bytes) else str(payload),
+        payload=decoded(payload) if isinstance(payload, bytes) else str(payload),
         source=str(source or default_source),
         occurred_at=_moment(occurred_at),
         created_at=from_text(created_at),
         attempts=attempts,
+        was_tried=bool(was_tried),
     )
 
 

@@ -4,17 +4,29 @@ A preset turns an event's name and payload into a Reading and knows nothing of w
 platform's shapes and, whatever the platform, those of the specification.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from outboxd.errors import EventError
 from outboxd.event import Reading
 from outboxd.sources import custom, magento, shopify, woocommerce
+from outboxd.sources.envelope import unwrapped
+from outboxd.sources.specification import without_secrets
 from outboxd.sources.woocommerce import DEFAULTS, Options
 
-__all__ = ["PRESETS", "Options", "read"]
+__all__ = ["DEFAULTS", "PRESETS", "SHOP", "Options", "document", "read"]
+
+SHOP = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""The name of one shop of several, as in `shopify:second-shop`; it stands in keys, and those in logs."""
 
 PRESETS = ("shopify", "woocommerce", "magento", "custom")
+
+
+def document(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The customer in `payload` as the shop sent it, out of its envelope and without secrets."""
+    found = without_secrets(unwrapped(payload))
+    return found if isinstance(found, Mapping) else {}
 
 
 def read(source: str, topic: str, payload: Mapping[str, Any], options: Options = DEFAULTS) -> Reading:
@@ -22,7 +34,8 @@ def read(source: str, topic: str, payload: Mapping[str, Any], options: Options =
 
     Raises EventError for what can never be read; it never repeats anything of the payload.
     """
-    match source.partition(":")[0]:
+    preset, colon, shop = source.partition(":")
+    match preset if SHOP.fullmatch(shop) or not colon else None:
         case "shopify":
             return shopify.read(topic, payload)
         case "woocommerce":

@@ -52,7 +52,7 @@ def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind]) -> Lette
         raise EventError(
             "the payload is no JSON object", hint='Write one customer as one object: {"id": …, "email": …}.'
         )
-    data = _unwrapped(payload)
+    data = unwrapped(payload)
     is_wrapped = data is not payload
     event = payload.get("event")
     if not isinstance(event, str) or not (is_wrapped or event in KNOWN):
@@ -72,7 +72,7 @@ def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind]) -> Lette
     )
 
 
-def _unwrapped(payload: Record) -> Record:
+def unwrapped(payload: Record) -> Record:
     """The outermost object that names a customer, or else the innermost one."""
     data = payload
     # An envelope may have an id of its own: the event's.

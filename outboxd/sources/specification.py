@@ -43,6 +43,9 @@ _NO_FIELDS = frozenset(
 
 _SECRET = re.compile("passw|passphrase|token|secret|hash|private|apikey|credential|signature")
 
+DEPTH = 8
+"""How deep a value may be nested; what lies deeper is left out."""
+
 _PAGES = ("items", "customers")
 
 
@@ -120,20 +123,20 @@ def _fields(data: Record, keeps_all: bool) -> Fields:
         if name in CANONICAL:
             fields |= _canonical(name, value)
         elif keeps_all and key not in _NO_FIELDS and words.is_unicode(key) and not is_secret(key):
-            fields |= words.stated(key, data, key, _scrubbed)
+            fields |= words.stated(key, data, key, without_secrets)
     return fields
 
 
 def _canonical(name: str, value: Any) -> Fields:
     if name in _CONSENTS:
         return words.known(name, words.flag(value))
-    read = _READERS.get(name, _scrubbed)
+    read = _READERS.get(name, without_secrets)
     if value is None or (read is words.text and words.is_blank(value)):
         return {name: None}
     return words.known(name, read(value))
 
 
-def _scrubbed(value: Any, depth: int = 4) -> Any:
+def without_secrets(value: Any, depth: int = DEPTH) -> Any:
     """A value as sent, without secrets, without what JSON or UTF-8 cannot carry, and not too deep."""
     if isinstance(value, str):
         return value if words.is_unicode(value) else None
@@ -142,12 +145,12 @@ def _scrubbed(value: Any, depth: int = 4) -> Any:
     if isinstance(value, Mapping):
         members = value.items() if depth else ()
         return {
-            key: _scrubbed(member, depth - 1)
+            key: without_secrets(member, depth - 1)
             for key, member in members
             if words.is_unicode(key) and not is_secret(key)
         }
     if isinstance(value, list):
-        return [_scrubbed(member, depth - 1) for member in value] if depth else []
+        return [without_secrets(member, depth - 1) for member in value] if depth else []
     return value
 
 

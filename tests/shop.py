@@ -1,0 +1,153 @@
+"""A shop with its outbox, the real relay behind it, and the sandbox as Brevo: what a delivery needs."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import outboxd
+from outboxd import app, clock, config, database, report
+from outboxd.brevo.sandbox import Call, Sandbox
+from outboxd.clock import wall
+from outboxd.config import Config
+from outboxd.relay import Relay
+
+KEY = "xkeysib-sandbox"
+
+MakeShop = Callable[..., "Shop"]
+
+
+class Clock:
+    """The real time, and whatever a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return clock.wall() + self.ahead
+
+
+class Shop:
+    """One database, one sandbox, and a relay that is made anew whenever `reopen` changes the settings."""
+
+    def __init__(self, path: Path, sandbox: Sandbox, clock: Clock, **settings: Any) -> None:
+        self.path = path
+        self.sandbox = sandbox
+        self.clock = clock
+        self.chance = 0.0
+        self._stack = ExitStack()
+        database.migrate(path)
+        self.reopen(**settings)
+
+    def reopen(
+        self,
+        *,
+        options: Mapping[str, Any] | None = None,
+        brevo: Mapping[str, Any] | None = None,
+        retry: Mapping[str, Any] | None = None,
+        mapping: Mapping[str, str] | None = None,
+        key: str = KEY,
+    ) -> Self:
+        """Drain with other settings from now on; what is not named is as a test would have it."""
+        self._stack.close()
+        fast = {"requests_per_second": 100_000, "requests_per_hour": 1_000_000, "timeout_seconds": 5}
+        skill = {"options": dict(options or {}), **({"field_mapping": mapping} if mapping else {})}
+        self.settings: Config = config.from_mapping(
+            {
+                "database": str(self.path),
+                "skills": {"customer-sync": skill},
+                "brevo": {"base_url": self.sandbox.url, **fast, **(brevo or {})},
+                "retry": {"jitter": 0, **(retry or {})},
+            },
+            "test",
+        )
+        outbox = self._stack.enter_context(closing(app.outbox(self.settings)))
+        courier = app.brevo(self.settings, key)
+        relay = Relay(outbox, courier, app.plan(self.settings), clock=self.clock, chance=lambda: self.chance)
+        self.relay: Relay = self._stack.enter_context(closing(relay))
+        return self
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def enqueue(self, event: str, /, **data: Any) -> int:
+        """Write customer_`event` about `data`; its id."""
+        return outboxd.enqueue(f"customer_{event}", data, db=self.path, now=self.clock)
+
+    def insert(self, event: str, payload: str | Mapping[str, Any], source: str | None = None) -> int:
+        """Write an event as a shop does that speaks SQL; its id."""
+        text = payload if isinstance(payload, str) else json.dumps(payload)
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            row = (event, text, source)
+            wrote = connection.execute("INSERT INTO outbox (event, payload, source) VALUES (?, ?, ?)", row)
+            return int(wrote.lastrowid or 0)
+
+    def drain(self) -> None:
+        """Deliver until nothing is due or the lane is blocked."""
+        self.relay.drain()
+
+    def later(self, **time: float) -> None:
+        """Let time pass, as for timedelta: `later(minutes=5)`."""
+        self.clock.ahead += timedelta(**time)
+
+    def sent(self, event: str, /, **data: Any) -> dict[str, Any]:
+        """Write an event, drain, and the event afterwards."""
+        event_id = self.enqueue(event, **data)
+        self.drain()
+        return self.event(event_id)
+
+    def event(self, event_id: int) -> dict[str, Any]:
+        """One event with its attempts, as `outboxd show` has it."""
+        with database.reading(self.path) as connection:
+            found = report.event(connection, event_id)
+        assert found is not None
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """What `outboxd status` says."""
+        with database.reading(self.path) as connection:
+            return report.status(connection, self.clock(), enabled=self.settings.enabled)
+
+    def contact(self, email: str) -> dict[str, Any]:
+        """The contact in Brevo, which must be there."""
+        found = self.sandbox.contact(email)
+        assert found is not None, "Brevo has no such contact"
+        return found
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """What a reader of the database sees."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @property
+    def calls(self) -> list[Call]:
+        return list(self.sandbox.calls)
+
+    @property
+    def methods(self) -> list[str]:
+        """The calls so far, by their method alone."""
+        return [call.method for call in self.sandbox.calls]
+
+
+@contextmanager
+def shops(directory: Path) -> Iterator[MakeShop]:
+    """A maker of shops; `sandbox` options go to the sandbox, the others are those of `Shop.reopen`."""
+    with ExitStack() as stack:
+
+        def make(sandbox: Mapping[str, Any] | None = None, **settings: Any) -> Shop:
+            clock = Clock()
+            brevo = stack.enter_context(Sandbox(clock=clock, **(sandbox or {})))
+            number = len(list(directory.glob("*.db")))
+            made = Shop(directory / f"shop-{number}.db", brevo, clock, **settings)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+def soon(seconds: float) -> str:
+    """A time so far from now, as shops write it."""
+    return clock.to_text(wall() + timedelta(seconds=seconds))

@@ -1,0 +1,133 @@
+"""The plan of each hot statement: by its index, whatever the backlog looks like, never through a table."""
+
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+import outboxd.outbox as outbox
+from outboxd import database, report
+from outboxd.outbox import contacts, customers, endings
+
+PLANS = {
+    "FRESH": (outbox.FRESH, {"outbox_pending"}),
+    "NEXT_DUE": (outbox.NEXT_DUE, {"outbox_due"}),
+    "DUE_HEADS": (outbox.DUE_HEADS, {"outbox_due"}),
+    "PENDING_OF": (outbox.PENDING_OF, {"outbox_pending"}),
+    "EVENT_BY_ID": (outbox.EVENT_BY_ID, {"rowid"}),
+    "LEASE": (outbox.LEASE, {"rowid"}),
+    "STILL_OURS": (outbox.STILL_OURS, {"rowid"}),
+    "STILL_FRESH": (outbox.STILL_FRESH, {"outbox_pending"}),
+    "ADMIT": (outbox.ADMIT, {"rowid"}),
+    "ELECT": (outbox.ELECT, {"rowid", "outbox_pending", "outbox_one_head"}),
+    "REVIVE_UNADDRESSED": (outbox.REVIVE_UNADDRESSED, {"outbox_dead_of", "key"}),
+    "HEADS_OF": (outbox.HEADS_OF, {"outbox_one_head"}),
+    "FINISH": (endings.FINISH, {"rowid"}),
+    "PUT_BACK": (endings.PUT_BACK, {"rowid"}),
+    "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
+    "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key"}),
+    "CONTACT": (contacts.CONTACT, {"key", "contacts_synced_email"}),
+    "OLDEST": (report.OLDEST, {"outbox_pending", "outbox_due", "outbox_tried"}),
+    "IN_FLIGHT": (report.IN_FLIGHT, {"outbox_tried"}),
+    "RETRYING": (report.RETRYING, {"outbox_tried"}),
+    "NEXT_ATTEMPT": (report.NEXT_ATTEMPT, {"outbox_due"}),
+    "DEPTH": (report.DEPTH, set()),
+    "WINDOW": (report.WINDOW, {"key"}),
+    "NEWEST": (report.NEWEST[None], {"rowid"}),
+}
+
+OF_ONE_ROW = {"depth", "sqlite_sequence"}
+"""What may be read from end to end: these have a row or a few."""
+
+
+@pytest.fixture(scope="module", params=["new", "full", "full and analysed"])
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sqlite3.Connection]:
+    """An outbox without rows or statistics, and one with both: the plans must not hang on them."""
+    path = tmp_path_factory.mktemp("plans") / "outbox.db"
+    database.migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        if request.param != "new":
+            fill(connection)
+        if request.param.endswith("analysed"):
+            connection.execute("ANALYZE")
+            connection.commit()
+    with closing(sqlite3.connect(path)) as connection:  # statistics are read when a file is opened
+        yield connection
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """2,000 customers: heads, followers, fresh, tried, dead and delivered ones."""
+    connection.executemany(
+        "INSERT INTO outbox (event, payload, idempotency_key) VALUES ('customer_updated', '{}', ?)",
+        [(str(number) if number % 2 else None,) for number in range(10_000)],
+    )
+    connection.execute(
+        "UPDATE outbox SET customer_key = 'custom:' || (id % 2000), is_head = id <= 2000 WHERE id <= 6000"
+    )
+    connection.execute(
+        "UPDATE outbox SET attempts = 1, claimed_at = iif(id % 2, created_at, NULL) WHERE id < 400"
+    )
+    finished = "UPDATE outbox SET finished_at = created_at, status = {} WHERE id > {}"
+    connection.execute(finished.format("iif(id % 2, 'dead', 'delivered')", 8000))
+    connection.executemany(
+        "INSERT INTO contacts (customer_key, source, customer_id, synced_email) VALUES (?, 'custom', ?, ?)",
+        [(f"custom:{number}", str(number), f"c{number}@example.com") for number in range(2000)],
+    )
+    connection.execute("INSERT INTO addresses SELECT synced_email, source, customer_key FROM contacts")
+    connection.execute(
+        "INSERT INTO attempts (event_id, number, started_at, finished_at, verdict, error_code)"
+        " SELECT id, 1, created_at, created_at, 'refused', 'no_address' FROM outbox WHERE status = 'dead'"
+    )
+    connection.execute("INSERT INTO stats (minute) SELECT created_at || id FROM outbox LIMIT 1000")
+    connection.commit()
+
+
+def plan(connection: sqlite3.Connection, sql: str) -> list[str]:
+    values = defaultdict[str, object](lambda: "[]", limit=10, id=1, before=10)
+    bound = {name: values[name] for name in re.findall(r"\W:(\w+)", sql)}
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", bound)]
+
+
+def index_of(step: str) -> str | None:
+    """The index that a step of a plan uses; `key` is a table's own, which it is sorted by."""
+    if "USING INTEGER PRIMARY KEY" in step:
+        return "rowid"
+    if "USING PRIMARY KEY" in step:
+        return "key"
+    found = re.search(r"USING (?:COVERING )?INDEX (\w+)", step)
+    return found[1] if found else None
+
+
+def is_harmless(step: str) -> bool:
+    """A scan of what we hand in, of a subquery, of a table of one row, or of heads in the order they are due
+    (its LIMIT ends that at the first one).
+    """
+    subject = step.removeprefix("SCAN ").removeprefix("TABLE ").split()[0]
+    return (
+        "VIRTUAL TABLE" in step
+        or subject.startswith(("(subquery", "SUBQUERY"))
+        or subject in OF_ONE_ROW
+        or step.endswith("outbox USING INDEX outbox_due")
+    )
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_hot_statement_uses_its_index_and_scans_no_table(filled: sqlite3.Connection, name: str) -> None:
+    sql, wanted = PLANS[name]
+    steps = plan(filled, sql)
+    assert steps
+    assert {index for step in steps if (index := index_of(step))} == wanted
+    assert [step for step in steps if step.startswith("SCAN") and not is_harmless(step)] == []
+    assert [step for step in steps if "TEMP B-TREE" in step] == []
+
+
+def test_a_scan_would_be_noticed(filled: sqlite3.Connection) -> None:
+    """A partial index serves nobody who binds what its condition says literally."""
+    (step,) = plan(filled, "SELECT min(next_attempt_at) FROM outbox WHERE is_head = :one")
+    assert (index_of(step), is_harmless(step)) == (None, False)
+    assert [is_harmless(step) for step in plan(filled, "SELECT * FROM outbox")] == [False]
