@@ -154,9 +154,7 @@ def _with_consent(
     return replace(told, accepts_marketing=accepts, consent_at=at), opts_out, opts_in
 
 
-def _with_fields(
-    told: Contact, said: Sequence[Statement], policy: Policy
-) -> tuple[Contact, dict[str, Any]]:
+def _with_fields(told: Contact, said: Sequence[Statement], policy: Policy) -> tuple[Contact, dict[str, Any]]:
     """The registers, and the values that won them in this fold.
 
     What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is

@@ -119,7 +119,9 @@ def test_a_reload_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
                     daemon.send(signal.SIGHUP)
             until(lambda: daemon.status()["delivered"] == 60)
             until(lambda: daemon.words.count("reloaded") >= 1)
-        assert slow.stats["by_status"] == {"201": 60}
+        by_status = slow.stats["by_status"]
+        assert set(by_status) <= {"200", "201"}
+        assert by_status["201"] == 60
 
 
 def test_a_second_daemon_is_kept_out_and_told_who_is_in(config: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_second_daemon_may_share(config: Path, sandbox: Sandbox) -> None:
             first.kill()
             created(second.database, 1)
             until(lambda: second.status()["delivered"] == 1)
-    assert len(sandbox.calls) == 1
+    assert [call.method for call in sandbox.calls].count("POST") == 1
 
 
 def test_the_place_of_a_killed_daemon_is_free_at_once(config: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_drainer_killed_between_two_addresses_leaves_neither_behind(shop: Shop
     shop.sent("created", **A)
     shop.later(minutes=5)
     shop.enqueue("updated", **B)
-    hang = Fault(behaviour="hang", method="GET", times=1)
+    hang = Fault(behaviour="hang", method="GET", path="/contacts/*@*", times=1)
     shop.sandbox.faults.add(hang)
     with closing(app.outbox(shop.settings)) as outbox:
         courier, plan = app.brevo(shop.settings, KEY), app.plan(shop.settings)

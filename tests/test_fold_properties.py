@@ -143,15 +143,16 @@ def cut(data: st.DataObject, rows: Sequence[Statement]) -> Sequence[Piece]:
 def loses_values(pieces: Sequence[Piece]) -> bool:
     """Whether news of a new life is drained before the creation that begins it: a limit that is known.
 
-    Such an update finds a customer who is known only as deleted, and its values are stored nowhere.
+    Such an update finds a customer who is known only as deleted, and its values are stored nowhere; an
+    opt-in in it is lost for every later life.
     """
     drained: list[Statement] = []
     lost: list[Statement] = []
     for piece in pieces:
         drained += piece
         if not lives(drained):
-            lost = [s for s in drained if s.kind is Kind.UPDATED]
-    return lives(drained) and any(s.stamp > deletion(drained) for s in lost)
+            lost += [s for s in drained if s.kind is Kind.UPDATED and s.stamp > deletion(drained)]
+    return lives(drained) and any(s.stamp > deletion(drained) or s.accepts_marketing for s in lost)
 
 
 def deletion(story: Story) -> Stamp:
