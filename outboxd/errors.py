@@ -52,6 +52,12 @@ class ConfigError(OutboxdError):
         super().__init__("\n".join(self.faults), hint=hint)
 
 
+class BrevoError(OutboxdError):
+    """Brevo is out of reach, or refuses what a command asks of it."""
+
+    exit_code = EX_UNAVAILABLE
+
+
 class NoOutboxError(OutboxdError):
     """There is no outbox database where one was expected."""
 

@@ -42,6 +42,11 @@ def is_path(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None
 
 
+def type_of(name: str) -> str:
+    """The type that an attribute for this field should have."""
+    return TYPES.get(canonical(name), "text")
+
+
 def needs_document(rules: Mapping[str, str]) -> bool:
     """Whether some rule asks for more than the canonical fields that every source reads."""
     return any(canonical(name) not in CANONICAL for name in rules if name != "email")

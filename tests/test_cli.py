@@ -215,3 +215,43 @@ def test_wrong_usage_is_told_without_a_traceback(
     )
     assert cli.main(given + arguments[1:]) == 2
     assert "Usage" in capsys.readouterr().err
+
+
+def test_attributes_stand_side_by_side_and_missing_ones_are_made_with_their_types(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {
+        "email": "email",
+        "firstName": "FIRSTNAME",
+        "totalSpent": "TOTAL_SPENT",
+        "billing.city": "CITY",
+    }
+    found = run(shop, tmp_path, "attributes", "--json", field_mapping=mapping)
+    assert exit_code(found) == 1
+    assert [(row["attribute"], row["in_brevo"], row["to_be_made"]) for row in json.loads(found.output)] == [
+        ("FIRSTNAME", "text", None),
+        ("TOTAL_SPENT", None, "float"),
+        ("CITY", None, "text"),
+    ]
+    made = run(shop, tmp_path, "attributes", "--create", "--yes", field_mapping=mapping)
+    assert exit_code(made) == 0, made.output
+    assert "float" in made.output
+    assert exit_code(run(shop, tmp_path, "attributes", "--json", field_mapping=mapping)) == 0
+
+
+def test_attributes_are_not_made_unasked(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {"email": "email", "tier": "TIER"}
+    asked = run(shop, tmp_path, "attributes", "--create", field_mapping=mapping)
+    assert "Make 1 attributes in Brevo?" in asked.output
+    assert exit_code(run(shop, tmp_path, "attributes", field_mapping=mapping)) == 1
+
+
+def test_attributes_of_an_account_that_refuses_the_key_are_told_as_such(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", "xkeysib-wrong")
+    refused = run(shop, tmp_path, "attributes")
+    assert exit_code(refused) == 69
+    assert "API key" in str(refused.exception)

@@ -37,6 +37,11 @@ MOST_CALLS = 6
 
 CREATED_FIELD = "createdAt"
 
+EXISTS = (
+    "the contact exists in Brevo already, and options.update_enabled is false: "
+    "set it to true to update existing contacts, then retry"
+)
+
 
 class Brevo:
     """Brevo's contacts API, for one account. Safe for many threads: a session each, one limiter for all."""
@@ -206,11 +211,7 @@ class _Visit:
         )
         if answer.says_address_taken and self._once("exists"):
             if not self.brevo._updates and not self._made_it(change):
-                return replace(
-                    answer,
-                    message="the contact exists in Brevo already, and options.update_enabled is false: "
-                    "set it to true to update existing contacts, then retry",
-                )
+                return replace(answer, message=EXISTS)
             self._warn("the contact existed already: updated")
             return self._update(change, change.complete, joins=True)
         return answer
@@ -243,6 +244,8 @@ class _Visit:
         answer = self._send("PUT", contact_path(known_as), {"attributes": attributes, **lists, **flag})
         if not answer.says_address_taken or not self._once("taken"):
             return answer
+        if not self.brevo._updates and change.tried_since is None:
+            return replace(answer, message=EXISTS)
         self._warn("the new address was a contact already: updated that one and removed the old one")
         body = {"attributes": dict(change.complete), **_lists(change), **flag}
         answer = self._send("PUT", contact_path(change.email), body)

@@ -21,6 +21,7 @@ COMMANDS = {
     "retry": "events",
     "enqueue": "enqueue",
     "check": "check",
+    "attributes": "attributes",
     "migrate": "migrate",
     "demo": "demo",
     "sandbox": "sandbox",

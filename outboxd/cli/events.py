@@ -9,6 +9,7 @@ import click
 
 from outboxd import app, clock, config, database, report
 from outboxd.cli.options import config_option, json_option
+from outboxd.cli.table import print_table
 from outboxd.errors import EX_NO_INPUT
 
 
@@ -104,22 +105,6 @@ def retry(config_path: Path, as_json: bool, dead: bool, event_ids: tuple[int, ..
         for event_id in left:
             click.echo(f"outboxd: event {event_id} is not dead: left as it is", err=True)
     return 1 if left else 0
-
-
-def print_table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    """Rows for people, in columns."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        shown.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 200
-    console.print(shown)
 
 
 def _next(row: dict[str, Any]) -> str | None:
