@@ -7,14 +7,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from random import SystemRandom
 
-from outboxd import clock, config, database, logs, report
+from outboxd import clock, config, database, locks, logs, report
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.config import Config
 from outboxd.delivery import Plan
 from outboxd.errors import ConfigError
 from outboxd.fold import Policy
-from outboxd.locks import sole_drainer
 from outboxd.outbox import Outbox
 from outboxd.relay import Relay
 from outboxd.sources import Options
@@ -44,9 +43,8 @@ def relay(settings: Config, courier: Brevo, outbox: Outbox) -> Relay:
 @contextmanager
 def relaying(settings: Config, key: str, limiter: Limiter | None = None) -> Iterator[Relay]:
     """A relay on the configured outbox, and its end."""
-    with closing(outbox(settings)) as opened:
-        with closing(relay(settings, brevo(settings, key, limiter), opened)) as made:
-            yield made
+    with closing(relay(settings, brevo(settings, key, limiter), outbox(settings))) as made:
+        yield made
 
 
 def plan(settings: Config) -> Plan:
@@ -74,12 +72,13 @@ def outbox(settings: Config) -> Outbox:
 
 @contextmanager
 def drainer(settings: Config, *, shared: bool) -> Iterator[None]:
-    """Be the one who drains, unless it is `shared`. Raises HeldError."""
-    if shared:
-        yield
-        return
+    """Be the one who drains, unless `shared`; take over what a killed process left. Raises HeldError."""
     who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
-    with sole_drainer(settings.database, who=who):
+    with locks.drainer(settings.database, who=who, shared=shared) as is_alone:
+        if is_alone:
+            with closing(outbox(settings)) as opened:
+                opened.recount()
+                opened.take_over(clock.wall() + settings.brevo.timeout)
         yield
 
 
@@ -100,7 +99,6 @@ def run(path: Path, *, shared: bool) -> int:
 def _maker(path: Path, first: Config, key: str) -> Callable[[], Relay]:
     """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all."""
     limiter = limits(first)
-    opened: list[Outbox] = []
 
     def make() -> Relay:
         settings = config.read(path)
@@ -109,11 +107,7 @@ def _maker(path: Path, first: Config, key: str) -> Callable[[], Relay]:
         told = config.api_key(settings.brevo, os.environ) if settings.enabled else key
         limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
         logs.set_up(settings.log_level)
-        fresh = outbox(settings)
-        if not opened:
-            fresh.recount()
-        opened.append(fresh)
-        return relay(settings, brevo(settings, told, limiter), fresh)
+        return relay(settings, brevo(settings, told, limiter), outbox(settings))
 
     return make
 

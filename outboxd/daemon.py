@@ -100,6 +100,7 @@ def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
         return turn
     turn.end()
     turn.thread.join()
+    turn.relay.close()
     replacement = _Turn(relay)
     replacement.begin()
     logger.info(line("reloaded"))

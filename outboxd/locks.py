@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from outboxd.errors import HeldError, RightsError
 
@@ -42,16 +42,30 @@ def turn(database: str | PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def sole_drainer(database: str | PathLike[str], *, who: str) -> Iterator[None]:
-    """Be the only one that drains `database`; `who` is told to others. Raises HeldError with the holder."""
-    path = f"{os.fspath(database)}.daemon"
-    try:
-        descriptor = _open(path)
-    except OSError as error:
-        raise RightsError(
-            f"{path} cannot be opened: {error.strerror}",
-            hint=f"drain as the user that owns it: sudo -u outboxd outboxd …, or remove {path}",
-        ) from error
+def drainer(database: str | PathLike[str], *, who: str, shared: bool) -> Iterator[bool]:
+    """Drain `database`: alone, or beside others if `shared`; `who` is told to those who are kept out.
+
+    Yields whether nobody else drains: then what is leased was left by a process that is no more.
+    Raises HeldError with the holder.
+    """
+    path = os.fspath(database)
+    with ExitStack() as stack:
+        if not shared:
+            stack.enter_context(_sole(f"{path}.daemon", database, who))
+        drainers = _opened(f"{path}.drainers")
+        stack.callback(os.close, drainers)
+        try:
+            fcntl.flock(drainers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = True
+        except BlockingIOError:
+            is_alone = False
+        fcntl.flock(drainers, fcntl.LOCK_SH)
+        yield is_alone
+
+
+@contextmanager
+def _sole(path: str, database: str | PathLike[str], who: str) -> Iterator[None]:
+    descriptor = _opened(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,6 +80,16 @@ def sole_drainer(database: str | PathLike[str], *, who: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    try:
+        return _open(path)
+    except OSError as error:
+        raise RightsError(
+            f"{path} cannot be opened: {error.strerror}",
+            hint=f"drain as the user that owns it: sudo -u outboxd outboxd …, or remove {path}",
+        ) from error
 
 
 def _open(path: str) -> int:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "verbose": logging.DEBUG}
 
 logger = logging.getLogger("outboxd")
+logger.addHandler(logging.NullHandler())  # embedded in another program, it is that one's to set up logs
 
 
 class KeyValues(logging.Formatter):

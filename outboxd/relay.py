@@ -116,8 +116,9 @@ class Relay:
         return self._rest(now)
 
     def close(self) -> None:
-        """Let the delivery threads go."""
+        """Let the delivery threads and the database go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._outbox.close()
 
     # The six stages.
 

@@ -218,3 +218,18 @@ def test_its_log_holds_ids_and_reasons_and_nothing_personal(config: Path, sandbo
     assert daemon.words.count("retry") == 2
     found = re.findall(r"example\.com|ann1|Annabel|Archer|06 12|xkeysib", daemon.words)
     assert not found, daemon.words
+
+
+def test_what_a_killed_daemon_had_in_flight_is_taken_over_soon(tmp_path: Path) -> None:
+    """Not at the end of the lease, but when the call that it was in must have ended."""
+    with Sandbox(faults=[Fault(behaviour="hang", method="POST", times=1)]) as sandbox:
+        brevo, retry = {"timeout_seconds": 2}, {"first_seconds": 0.1}
+        config = write_config(tmp_path / "config.yaml", sandbox.url, brevo=brevo, retry=retry)
+        with Daemon(config) as daemon:
+            created(daemon.ready().database, 1)
+            until(lambda: daemon.status()["in_flight"] == 1)
+            daemon.kill()
+        with Daemon(config) as daemon:
+            daemon.ready()
+            assert daemon.status()["in_flight"] == 1
+            until(lambda: daemon.status()["delivered"] == 1)

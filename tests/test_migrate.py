@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 import outboxd
 from outboxd import database
 from outboxd.errors import EX_CONFIG, DatabaseError, NoOutboxError, SchemaError
-from outboxd.locks import sole_drainer, turn
+from outboxd.locks import drainer, turn
 
 MIGRATE = """
 import sys
@@ -146,12 +146,16 @@ def test_every_file_is_its_groups_and_nobody_elses_whatever_the_umask(tmp_path: 
     before = os.umask(umask)
     try:
         database.migrate(path)
-        with closing(database.connect(path)) as connection, turn(path), sole_drainer(path, who="a test"):
+        with (
+            closing(database.connect(path)) as connection,
+            turn(path),
+            drainer(path, who="a test", shared=False),
+        ):
             connection.execute("INSERT INTO outbox (event, payload) VALUES ('e', '{}')")
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:
         os.umask(before)
-    names = ("", "-wal", "-shm", ".turn", ".daemon")
+    names = ("", "-wal", "-shm", ".turn", ".daemon", ".drainers")
     assert modes == {f"outbox.db{suffix}": 0o660 for suffix in names}
 
 

@@ -194,7 +194,7 @@ def test_a_block_spends_no_attempt(outbox: Outbox) -> None:
 def test_a_released_claim_is_as_if_it_had_never_been(outbox: Outbox) -> None:
     admit(outbox, ("5", None), ("5", None))
     before = table(outbox, "*")
-    outbox.release(claim(outbox, 1), NOON)
+    outbox.record([Result(held, {}, held.contact) for held in claim(outbox, 1)], NOON)
     assert table(outbox, "*") == before
     with closing(sqlite3.connect(outbox.path)) as connection:
         assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (0,)

@@ -162,7 +162,7 @@ class Drainers(RuleBasedStateMachine):
         if self.claims:
             claim = self.claims.pop(choice % len(self.claims))
             self._let_go(claim)
-            self.drainers[drainer].release([claim], self.now)
+            self.drainers[drainer].record([Result(claim, {}, claim.contact)], self.now)
 
     def _let_go(self, claim: Claim) -> bool:
         """Whether `claim` was the one that held its customer; it holds nobody any more."""

@@ -90,6 +90,11 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
 
 PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT value FROM json_each(:ids))"
 
+TAKE_OVER = """
+UPDATE outbox SET next_attempt_at = :at
+WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_attempt_at > :at
+"""
+
 RECOUNT = """
 UPDATE depth SET
     finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
@@ -234,10 +239,6 @@ class Outbox:
             many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
 
-    def release(self, claims: Iterable[Claim], now: datetime) -> None:
-        """Hand back leases of which nothing was delivered: no attempt is spent."""
-        self.record([Result(claim, {}, claim.contact) for claim in claims], now)
-
     def revive(self, ids: Collection[int], now: datetime) -> list[int]:
         """Make dead events pending again, with all their attempts before them; the ids that were dead."""
         revived: list[int] = []
@@ -268,6 +269,11 @@ class Outbox:
                 endings.SAVE_STATE,
                 [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
             )
+
+    def take_over(self, at: datetime) -> None:
+        """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql(TAKE_OVER, {"at": to_text(at)})
 
     def recount(self) -> None:
         """Set the depth by counting. Only a foreign hand in the file can have made it wrong."""
