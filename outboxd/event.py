@@ -89,6 +89,17 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """What an event says of the labels in `attribute`: the whole of them, or which came and went."""
+
+    attribute: str
+    is_whole: bool
+    here: frozenset[str]
+    gone: frozenset[str] = frozenset()
+    is_list: bool = False  # the attribute takes a list, not one text
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What one event says of its customer in Brevo's terms: attributes by their names there."""
 
@@ -98,6 +109,7 @@ class Statement:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     accepts_marketing: bool | None = None
     names_address: bool = True  # False: the address only says who is meant, it is no news of an address
+    labels: Labels | None = None
     left_out: tuple[str, ...] = ()  # what Brevo would have dropped without a word, and why
 
 
@@ -124,6 +136,7 @@ class Contact:
     email_at: Stamp | None = None
     synced_email: str | None = None
     fields: Mapping[str, Register] = field(default_factory=dict)
+    labels: Mapping[str, Register] = field(default_factory=dict)
     accepts_marketing: bool | None = None
     consent_at: Stamp | None = None
     deleted_at: Stamp | None = None

@@ -25,6 +25,7 @@ from outboxd.event import (
     Upsert,
     Verdict,
 )
+from outboxd.labels import Known
 from outboxd.values import CLEARED
 
 GONE = frozenset({Kind.DELETED, Kind.REDACTED})
@@ -167,13 +168,21 @@ def _with_fields(told: Contact, said: Sequence[Statement], policy: Policy) -> tu
             if name not in fields or statement.stamp >= fields[name].stamp:
                 fields[name] = Register(statement.stamp, digest(value))
                 values[name] = value
+    labels = Known(told.labels) if told.deleted_at is None else Known(told.labels).since(told.deleted_at)
+    for statement in said:
+        if statement.labels is not None:
+            labels = labels.told(statement.stamp, statement.labels)
+            name, value = statement.labels.attribute, labels.value(is_list=statement.labels.is_list)
+            newest = max(register.stamp for register in labels.registers.values())
+            fields[name] = Register(newest, digest(value))
+            values[name] = value
     for name, register in fields.items():
         if told.deleted_at is not None and register.stamp < told.deleted_at and name not in policy.fixed:
             fields[name] = Register(told.deleted_at, digest(CLEARED))
             values[name] = CLEARED
     delivered = {name for name, register in told.fields.items() if register.digest != digest(CLEARED)}
     values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
-    return replace(told, fields=fields), values
+    return replace(told, fields=fields, labels=labels.registers), values
 
 
 def _removal(
@@ -183,7 +192,7 @@ def _removal(
     if not contact.is_alive and is_out:
         return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), told
     if not policy.deletes_softly:
-        gone = replace(told, email=None, email_at=None, synced_email=None, fields={})
+        gone = replace(told, email=None, email_at=None, synced_email=None, fields={}, labels={})
     elif told.accepts_marketing is not False:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
     else:

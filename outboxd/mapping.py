@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from outboxd.errors import EventError
-from outboxd.event import Attribute, Event, Kind, Reading, Stamp, Statement
+from outboxd.event import Attribute, Event, Kind, Labels, Reading, Stamp, Statement
+from outboxd.sources import words
 from outboxd.sources.specification import CANONICAL
 from outboxd.values import PHONES, Misfit, fit, phone, plain
 
@@ -80,7 +81,7 @@ def statement(
     attributes: dict[str, Any] = {}
     left_out: list[str] = []
     for name, attribute in rules.items():
-        if name == "email":
+        if name in ("email", "tags"):
             continue
         found = _found(name, fields, document or {})
         if found is _ABSENT:
@@ -90,6 +91,9 @@ def statement(
             left_out.append(f"{attribute} left out: {name} {value.reason}")
         else:
             attributes[attribute] = value
+    labels = _labels(fields, rules["tags"], catalogue) if "tags" in rules else None
+    if isinstance(labels, Misfit):
+        left_out.append(f"{rules['tags']} left out: tags {labels.reason}")
     consent = fields.get("acceptsMarketing")
     return Statement(
         stamp=Stamp(version(event, reading), event.id),
@@ -98,6 +102,7 @@ def statement(
         attributes=attributes,
         accepts_marketing=consent if isinstance(consent, bool) else None,
         names_address=reading.customer_id is not None or reading.former_email is not None,
+        labels=labels if isinstance(labels, Labels) else None,
         left_out=tuple(left_out),
     )
 
@@ -111,6 +116,26 @@ def _found(name: str, fields: Mapping[str, Any], document: Mapping[str, Any]) ->
         return fields.get(canonical(name), document.get(name, _ABSENT))
     found = path(name).search(document)
     return _ABSENT if found is None else found
+
+
+def _labels(
+    fields: Mapping[str, Any], attribute: str, catalogue: Mapping[str, Attribute] | None
+) -> Labels | Misfit | None:
+    """The tags, or those that came and went, as `attribute` takes them; None where none are told of."""
+    told = [fields.get(name) for name in ("tags", "tagsAdded", "tagsRemoved")]
+    is_whole = "tags" in fields
+    if not is_whole and not any(isinstance(labels, list) for labels in told):
+        return None
+    sets: list[frozenset[str]] = []
+    is_list = False
+    for labels in told:
+        value = _fitted(labels, attribute, catalogue, None) if labels else ""
+        if isinstance(value, Misfit):
+            return value
+        is_list = is_list or isinstance(value, list)
+        sets.append(frozenset(words.tags(value) or ()))
+    whole, added, removed = sets
+    return Labels(attribute, is_whole, whole | added, removed, is_list)
 
 
 def _fitted(value: Any, attribute: str, catalogue: Mapping[str, Attribute] | None, region: str | None) -> Any:

@@ -27,9 +27,13 @@ IDENTIFIERS = frozenset(
         "email_address",
         "emailaddress",
         "recipient_email",
+        "admin_graphql_api_id",
+        "admin_graphql_api_customer_deleted_id",  # all that a merge of two customers says
+        "shop_id",  # of the whole shop, as Shopify's shop/redact is
+        "webhook_id",  # WooCommerce's ping
     }
 )
-"""Keys, in small letters, by which some shop says whose event it is."""
+"""Keys, in small letters, by which some shop says whose event it is, or that it is nobody's."""
 
 
 def parse(text: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ HEIGHTS = (
     {"errors", "topics", "stats", "backoff", "logs", "brevo.limiter"},
     {"clock", "locks", "payload"},
     {"database", "event", "brevo.sandbox"},
-    {"sources", "intake", "report", "outbox", "brevo"},
+    {"sources", "labels", "intake", "report", "outbox", "brevo"},
     {"values"},
     {"lane", "fold", "mapping"},
     {"config", "delivery"},

@@ -137,6 +137,7 @@ CREATE TABLE contacts (
     email_at          TEXT,
     synced_email      TEXT,
     fields            TEXT NOT NULL DEFAULT '{}',
+    labels            TEXT NOT NULL DEFAULT '{}',
     accepts_marketing INTEGER CONSTRAINT contacts_consent_boolean CHECK (accepts_marketing IN (0, 1)),
     consent_at        TEXT,
     deleted_at        TEXT,

@@ -1,7 +1,7 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ FROM contacts WHERE customer_key = :key
 
 SAVE_CONTACT = """
 UPDATE contacts SET
-    email = :email, email_at = :email_at, synced_email = :synced_email, fields = :fields,
+    email = :email, email_at = :email_at, synced_email = :synced_email, fields = :fields, labels = :labels,
     accepts_marketing = :accepts_marketing, consent_at = :consent_at,
     deleted_at = :deleted_at, born_at = :born_at, synced_at = :synced_at
 WHERE customer_key = :key
@@ -43,7 +43,8 @@ def load(connection: Connection, key: str) -> Contact:
         email=row["email"],
         email_at=stamp("email_at"),
         synced_email=row["synced_email"],
-        fields={n: Register(Stamp.parse(at), value) for n, (at, value) in json.loads(row["fields"]).items()},
+        fields=_registers(row["fields"]),
+        labels=_registers(row["labels"]),
         accepts_marketing=None if row["accepts_marketing"] is None else bool(row["accepts_marketing"]),
         consent_at=stamp("consent_at"),
         deleted_at=stamp("deleted_at"),
@@ -66,13 +67,20 @@ def _row(contact: Contact, now: datetime) -> dict[str, Any]:
         "email": contact.email,
         "email_at": text(contact.email_at),
         "synced_email": contact.synced_email,
-        "fields": json.dumps(
-            {name: [str(register.stamp), register.digest] for name, register in contact.fields.items()},
-            separators=(",", ":"),
-        ),
+        "fields": _text(contact.fields),
+        "labels": _text(contact.labels),
         "accepts_marketing": contact.accepts_marketing,
         "consent_at": text(contact.consent_at),
         "deleted_at": text(contact.deleted_at),
         "born_at": text(contact.born_at),
         "synced_at": to_text(now),
     }
+
+
+def _registers(text: str) -> dict[str, Register]:
+    return {name: Register(Stamp.parse(at), value) for name, (at, value) in json.loads(text).items()}
+
+
+def _text(registers: Mapping[str, Register]) -> str:
+    told = {name: [str(register.stamp), register.digest] for name, register in registers.items()}
+    return json.dumps(told, separators=(",", ":"))

@@ -30,15 +30,15 @@ JOIN contacts USING (customer_key)
 
 # A customer whose events named no address yet takes over what is known of the address that is theirs.
 ABSORB = """
-UPDATE contacts SET (email, email_at, synced_email, fields, accepts_marketing, consent_at,
+UPDATE contacts SET (email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
                      deleted_at, born_at, synced_at) =
-    (SELECT email, email_at, synced_email, fields, accepts_marketing, consent_at,
+    (SELECT email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
             deleted_at, born_at, synced_at FROM contacts AS other WHERE other.customer_key = :old)
 WHERE customer_key = :key AND email IS NULL AND synced_email IS NULL AND deleted_at IS NULL
 """
 
 RETIRE = """
-UPDATE contacts SET email = NULL, email_at = NULL, synced_email = NULL, fields = '{}'
+UPDATE contacts SET email = NULL, email_at = NULL, synced_email = NULL, fields = '{}', labels = '{}'
 WHERE customer_key = :old
 """
 
