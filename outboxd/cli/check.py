@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from outboxd import app, config, database
+from outboxd import app, clock, config, database, report
 from outboxd.brevo.client import Brevo
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
@@ -16,12 +16,18 @@ from outboxd.errors import ConfigError, OutboxdError
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One thing that was looked at; a warning is well enough, and worth a look."""
 
     what: str
     is_well: bool
     told: str
     hint: str | None = None
+    is_warning: bool = False
+
+    @property
+    def mark(self) -> str:
+        """How the line begins."""
+        return "warn" if self.is_warning else "ok  " if self.is_well else "FAIL"
 
 
 @click.command()
@@ -45,7 +51,7 @@ def check(config_path: Path, as_json: bool, offline: bool) -> int:
         )
         return 0 if is_well else 1
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.is_well else 'FAIL'}  {finding.what}: {finding.told}")
+        click.echo(f"{finding.mark}  {finding.what}: {finding.told}")
         if finding.hint and not finding.is_well:
             click.echo(f"      mend it: {finding.hint}")
     return 0 if is_well else 1
@@ -75,11 +81,14 @@ def _database(settings: Config) -> Iterator[Finding]:
         with database.reading(settings.database) as connection:
             found = database.revision(connection)
             database.check_revision(settings.database, found)
-            connection.execute("SELECT 1 FROM outbox LIMIT 1")
+            facts = report.status(connection, clock.wall(), enabled=settings.enabled)
     except OutboxdError as error:
         yield Finding("database", False, str(error), error.hint)
         return
     yield Finding("database", True, f"{settings.database}, schema {found}")
+    for warning in facts["warnings"]:
+        told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
+        yield Finding("warning", True, told, is_warning=True)
     faults = database.faulty_rights(settings.database)
     for told, hint in faults:
         yield Finding("rights", False, told, hint)
