@@ -231,13 +231,15 @@ class _Visit:
     def _move(self, change: Upsert, known_as: str) -> Answer:
         """A new address: the contact keeps its history, and an opt-out survives, whoever said it."""
         old = self._call("GET", contact_path(known_as))
-        if old.status == 404 or change.is_shared:
+        if old.status == 404:
             return self._create(change)
         if not old.is_success:
             return old
         is_out = change.is_opted_out or (
             old.body.get("emailBlacklisted") is True and change.email_blacklisted is not False
         )
+        if change.is_shared:  # the old one stays where it is, for the other customer
+            return self._create(replace(change, is_opted_out=is_out))
         flag = _flag(change.email_blacklisted, is_out)
         attributes = {**change.attributes, "EMAIL": change.email}
         lists = _lists(change) if change.is_first else {}

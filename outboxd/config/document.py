@@ -35,8 +35,13 @@ LIMIT = 10_000
 """Values in a document: a few anchors that name each other could make billions of them."""
 
 
+DEPTH = 50
+"""How deep values may lie; an anchor that names itself has no end."""
+
+
 class _Loader(yaml.SafeLoader):
     values = 0
+    depth = 0
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - the shape that PyYAML wants
 
 
@@ -77,6 +82,16 @@ def _plain(loader: _Loader, node: yaml.Node, path: Path, document: Document, fau
     loader.values += 1
     if loader.values > LIMIT:
         raise yaml.MarkedYAMLError(problem=f"more than {LIMIT} values", problem_mark=node.start_mark)
+    if loader.depth > DEPTH:
+        raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
+    loader.depth += 1
+    try:
+        return _value(loader, node, path, document, faults)
+    finally:
+        loader.depth -= 1
+
+
+def _value(loader: _Loader, node: yaml.Node, path: Path, document: Document, faults: list[str]) -> Any:
     if isinstance(node, yaml.MappingNode):
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -56,7 +56,14 @@ class Config:
 
 
 class FaultError(Exception):
-    """Why a value will not do, in words that complete "config.yaml:12: options.list_id: …"."""
+    """Why a value will not do, in words that complete "config.yaml:12: options.list_id: …".
+
+    `members` says it instead of a section's members, by their keys.
+    """
+
+    def __init__(self, told: str = "", members: Mapping[str, str] | None = None) -> None:
+        super().__init__(told)
+        self.members = members or {}
 
 
 Parser = Callable[[Any], Any]
@@ -158,26 +165,37 @@ def field_mapping(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise FaultError("must be a mapping of fields to Brevo attributes, such as firstName: FIRSTNAME")
     rules: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     for name, attribute in value.items():
         if attribute is None:
             continue
-        if not isinstance(attribute, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,50}", attribute):
-            raise FaultError(f"{name} must name a Brevo attribute: letters, digits and _")
         field = canonical(name)
-        if field in map(canonical, rules):
-            raise FaultError(f"{name} is there twice, as {field}")
-        if is_path(name):
-            _check_path(name)
+        try:
+            _check_rule(name, attribute, rules)
+        except FaultError as fault:
+            wrong[name] = str(fault)
+            continue
         known = field == "email" or field in CANONICAL
         rules[field if known else name] = "email" if field == "email" else attribute.upper()
+    if wrong:
+        raise FaultError(members=wrong)
     return rules
+
+
+def _check_rule(name: str, attribute: Any, rules: Mapping[str, str]) -> None:
+    if not isinstance(attribute, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,50}", attribute):
+        raise FaultError("must name a Brevo attribute: letters, digits and _")
+    if canonical(name) in map(canonical, rules):
+        raise FaultError(f"is there twice, as {canonical(name)}")
+    if is_path(name):
+        _check_path(name)
 
 
 def _check_path(name: str) -> None:
     try:
         path_into(name)
     except ValueError:
-        raise FaultError(f"{name!r} is neither a field nor a path (JMESPath), such as billing.city") from None
+        raise FaultError("is neither a field nor a path (JMESPath), such as billing.city") from None
 
 
 def sync_mode(value: Any) -> str:
@@ -302,7 +320,10 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
                 if section[name].parse is not dict:
                     found[name] = section[name].parse(value)
             except FaultError as fault:
-                faults.append(f"{document.place(here)}: {fault}")
+                for key, told in fault.members.items():
+                    faults.append(f"{document.place((*here, key))}: {told}")
+                if not fault.members:
+                    faults.append(f"{document.place(here)}: {fault}")
         seen.add(name)
     return found
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outboxd import database
 from outboxd.clock import from_text, to_text
-from outboxd.event import NO_ADDRESS, Claim, Event, Outcome, Result, Verdict
+from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.outbox import contacts, customers, endings
 from outboxd.outbox.customers import Admission, address_key
 from outboxd.outbox.rows import EVENT, event_of, many
@@ -74,14 +74,16 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'dead'
 RETURNING id, customer_key
 """
 
-REVIVE_UNADDRESSED = f"""
-UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
-WHERE status = 'dead' AND customer_key = :key
-  AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
-"""
+REVIVE_UNADDRESSED = customers.REVIVE_UNADDRESSED
 
-# No index serves this: it is rare, and it holds no lock.
-KEPT_OF = "SELECT id FROM outbox WHERE customer_key = :key AND status <> 'pending' AND payload <> '{}'"
+# No index serves this: it is rare, and it holds no lock. Events of a guest who turned out to be the customer
+# ended under the key of their address.
+KEPT_OF = """
+SELECT id FROM outbox
+WHERE status <> 'pending' AND payload <> '{}' AND customer_key IN (
+    SELECT :key UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key
+)
+"""
 
 PURGE = """
 UPDATE outbox SET payload = '{}'
@@ -115,6 +117,9 @@ HEADS_OF = """
 SELECT customer_key, next_attempt_at FROM outbox
 WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
 """
+
+WAITING = frozenset({Verdict.RETRY, Verdict.BLOCKED})
+"""The verdicts after which an event is pending as before."""
 
 UNTRIED = Outcome(Verdict.BLOCKED)
 """For an event whose turn did not come within its claim: as if it had not been claimed."""
@@ -221,20 +226,21 @@ class Outbox:
                 for result in kept
                 for event in result.claim.events
             ]
-            waiting = [entry for entry in every if entry[1].verdict in (Verdict.RETRY, Verdict.BLOCKED)]
             tried = [entry for entry in every if entry[1] is not UNTRIED]
-            endings.put_back(connection, waiting, now)
-            endings.finish(connection, [entry for entry in tried if entry not in waiting], now)
+            endings.put_back(connection, [entry for entry in every if entry[1].verdict in WAITING], now)
+            endings.finish(connection, [entry for entry in every if entry[1].verdict not in WAITING], now)
+            redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
+            purged = [{"ids": json.dumps(redacted)}] if redacted else []
+            many(connection, PURGE, purged)
+            many(connection, PURGE_ATTEMPTS, purged)
             endings.write_attempts(connection, tried, now)
             endings.count(connection, tried, sum(result.calls for result in kept), now)
             endings.warn(connection, tried, now)
-            redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
-            many(connection, PURGE, [{"ids": json.dumps(redacted)}] if redacted else [])
             changed = [result.contact for result in kept if result.contact is not result.claim.contact]
             contacts.save(connection, changed, now)
             customers.remember(connection, changed)
             found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
-            many(connection, REVIVE_UNADDRESSED, [{"key": key, "now": to_text(now)} for key in found])
+            many(connection, REVIVE_UNADDRESSED, [{"key": key} for key in found])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
             many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outboxd.event import Contact, Event, Outcome
+from outboxd.event import NO_ADDRESS, Contact, Event, Outcome
 from outboxd.outbox.rows import many
 
 CUSTOMERS_BY_ID = """
@@ -46,6 +46,13 @@ WHERE customer_key = :old
 HAND_OVER = """
 UPDATE outbox SET customer_key = :key, is_head = 0
 WHERE customer_key = :old AND status = 'pending' AND claimed_at IS NULL
+"""
+
+# Events that died for want of an address, once one is known.
+REVIVE_UNADDRESSED = f"""
+UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0
+WHERE status = 'dead' AND customer_key = :key
+  AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
 """
 
 MAKE = """
@@ -110,7 +117,7 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
     owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
     many(connection, OWN, owned)
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
-    for statement in (ABSORB, RETIRE, HAND_OVER):
+    for statement in (ABSORB, RETIRE, HAND_OVER, REVIVE_UNADDRESSED):
         many(connection, statement, merged)
     return {event_id: directory.merged.get(key, key) for event_id, key in found.items()}
 

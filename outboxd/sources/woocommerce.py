@@ -128,8 +128,9 @@ def _order(letter: Letter, options: Options) -> Reading:
     is_opt_in = letter.topic == "order/created" and _consent(order, options) is True
     return complete(
         replace(letter, data={}, is_ours=False),
-        # No other event will ever make a guest's contact, so this one may.
-        kind=Kind.UPDATED if customer_id else Kind.CREATED,
+        # No other event will ever make a guest's contact anew, so a new order may; what becomes of an old
+        # one later, when it is sent or paid, brings nobody back.
+        kind=Kind.CREATED if customer_id is None and letter.topic == "order/created" else Kind.UPDATED,
         customer_id=customer_id,
         email=email,
         fields={
