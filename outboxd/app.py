@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import SystemRandom
 
@@ -74,9 +74,9 @@ def outbox(settings: Config) -> Outbox:
 def drainer(settings: Config, *, shared: bool) -> Iterator[None]:
     """Be the one who drains, unless `shared`; take over what a killed process left. Raises HeldError."""
     who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
-    with locks.drainer(settings.database, who=who, shared=shared) as is_alone:
-        if is_alone:
-            with closing(outbox(settings)) as opened:
+    with ExitStack() as stack:
+        with closing(outbox(settings)) as opened:
+            if stack.enter_context(locks.drainer(settings.database, who=who, shared=shared)):
                 opened.recount()
                 opened.take_over(clock.wall() + settings.brevo.timeout)
         yield

@@ -30,6 +30,12 @@ REVISIONS = ("0001",)
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
+TAKEN = """
+SELECT 1 FROM sqlite_master
+WHERE name IN ('outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state')
+"""
+
+
 def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Connection:
     """An autocommit connection to an existing outbox; never creates the file.
 
@@ -186,6 +192,11 @@ def _migrate(path: Path) -> tuple[str | None, str]:
             return before, before
         if before is not None:
             check_newer(path, before)
+        if before is None and connection.execute(TAKEN).fetchone():
+            raise DatabaseError(
+                f"{path} has a table named outbox, contacts, attempts, state, stats or depth of its own",
+                hint="name a file of outboxd's own with `database:`",
+            )
         # Both are properties of the file, and the first one can only be set while it is empty.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")

@@ -6,6 +6,7 @@ Runs in a thread of the relay's pool, and always ends in a Result, whatever happ
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any, Protocol
 
 from outboxd import sources
@@ -42,8 +43,8 @@ class Courier(Protocol):
     def longest(self) -> timedelta:
         """How long one change can take at the most."""
 
-    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | None:
-        """What the account can hold, by name, as fresh as `wanted` needs it; None if that is unknown."""
+    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
+        """What the account can hold, by name, as fresh as `wanted` needs it, or why that is unknown."""
 
     def deliver(self, change: Upsert | Remove) -> Outcome:
         """Carry it out; never raises for what Brevo or the network does."""
@@ -68,6 +69,9 @@ class Plan:
     reading: sources.Options = sources.DEFAULTS
 
 
+ASIDE = timedelta(milliseconds=100)
+"""How long a claim steps aside whose address is in another one's hands."""
+
 Said = tuple[Event, Statement]
 """An event, and what it says."""
 
@@ -79,6 +83,7 @@ class Delivery:
         self._courier = courier
         self._plan = plan
         self._clock = clock
+        self._addresses = _Addresses()
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:
@@ -93,11 +98,17 @@ class Delivery:
                 load.outcomes.setdefault(event.id, failed)
         return load.result()
 
+    def end(self, claim: Claim) -> None:
+        """The result of `claim` is recorded: others may have its addresses."""
+        self._addresses.leave(claim)
+
     def _deliver_all(self, load: "_Load") -> None:
-        catalogue = self._courier.attributes(self._wanted)
-        if catalogue is not None:
-            fixed = frozenset(each.name for each in catalogue.values() if not each.can_be_emptied)
-            load.policy = replace(load.policy, fixed=fixed)
+        catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
+        if isinstance(catalogue, Outcome):
+            load.outcomes = dict.fromkeys((event.id for event in load.claim.events), catalogue)
+            return
+        fixed = frozenset(each.name for each in catalogue.values() if not each.can_be_emptied)
+        load.policy = replace(load.policy, fixed=fixed)
         for event in load.claim.events:
             spoken = self._statement(event, catalogue)
             if isinstance(spoken, Outcome):
@@ -105,12 +116,16 @@ class Delivery:
             else:
                 load.said.append((event, spoken))
         load.said.sort(key=lambda pair: pair[1].stamp)
+        if not self._addresses.take(load.claim, load.addresses()):
+            waits = Outcome(Verdict.BLOCKED, retry_at=self._clock() + ASIDE)
+            load.outcomes = dict.fromkeys((event.id for event, _ in load.said), waits) | load.outcomes
+            return
         for part in _parts(load.contact, load.said):
             self._settle(load, part)
             if load.is_stopped(part):
                 break
 
-    def _statement(self, event: Event, catalogue: Mapping[str, Attribute] | None) -> Statement | Outcome:
+    def _statement(self, event: Event, catalogue: Mapping[str, Attribute]) -> Statement | Outcome:
         plan = self._plan
         if event.attempts > plan.backoff.max_attempts:
             detail = f"gave up: {event.attempts - 1} attempts began and none of them ended"
@@ -148,6 +163,9 @@ class Delivery:
             load.outcomes[event.id] = VOID if is_void else outcome
         if outcome.verdict in FINISHED_WELL:
             load.contact = folded.contact
+            if outcome.holds is not None:
+                held = {n: each for n, each in load.contact.fields.items() if n in outcome.holds}
+                load.contact = replace(load.contact, fields=held)
 
     def _deliver(self, load: "_Load", change: Change, tried_since: datetime | None) -> Outcome | None:
         """The outcome of a change; None if the lease leaves no time for a call."""
@@ -167,6 +185,29 @@ class Delivery:
 VOID = Outcome(Verdict.SUPERSEDED, detail="the customer was deleted; only a newer creation brings one back")
 
 
+class _Addresses:
+    """Which addresses are in play. Brevo knows contacts by address, so no two customers' deliveries may meet
+    at one: a swap, or a new account at the address of one that is just deleted, would mix them up.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Claim] = {}
+        self._lock = Lock()
+
+    def take(self, claim: Claim, addresses: set[str]) -> bool:
+        """Take all of them, or none and False."""
+        with self._lock:
+            if any(address in self._taken for address in addresses):
+                return False
+            self._taken.update(dict.fromkeys(addresses, claim))
+            return True
+
+    def leave(self, claim: Claim) -> None:
+        """Let go of what `claim` took."""
+        with self._lock:
+            self._taken = {address: by for address, by in self._taken.items() if by is not claim}
+
+
 @dataclass(slots=True)
 class _Load:
     """One claim under delivery: the contact as it is by now, and what became of the events so far."""
@@ -178,6 +219,11 @@ class _Load:
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     calls: int = 0
 
+    def addresses(self) -> set[str]:
+        """Every address that the contact has, had, or may be given."""
+        named = {spoken.email for _, spoken in self.said} | {self.contact.email, self.contact.synced_email}
+        return {address for address in named if address is not None}
+
     def is_stopped(self, said: Sequence[Said]) -> bool:
         """Whether some of these events must wait, so that what follows them must, too."""
         return any(self.outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
@@ -185,13 +231,14 @@ class _Load:
     def result(self) -> Result:
         """The end of it."""
         redactions = [event.id for event, spoken in self.said if spoken.kind is Kind.REDACTED]
+        was_redacted = any(self.outcomes.get(id_, _STOP).verdict in FINISHED_WELL for id_ in redactions)
         return Result(
             self.claim,
             self.outcomes,
             self.contact,
             calls=self.calls,
             left_out={event.id: spoken.left_out for event, spoken in self.said if spoken.left_out},
-            is_redacted=any(self.outcomes.get(id_, _STOP).verdict in FINISHED_WELL for id_ in redactions),
+            is_redacted=was_redacted or self.contact.is_redacted,
         )
 
 

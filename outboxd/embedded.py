@@ -99,10 +99,12 @@ class CustomerSync:
 
     @contextmanager
     def _draining(self) -> Iterator[Relay]:
-        self._stopping.clear()
         with (
             app.drainer(self._settings, shared=False),
             app.relaying(self._settings, self._key, self._limiter) as relay,
         ):
             self._relay = relay
-            yield relay
+            try:
+                yield relay
+            finally:
+                self._stopping.clear()  # for the next time

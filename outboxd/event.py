@@ -141,6 +141,7 @@ class Contact:
     consent_at: Stamp | None = None
     deleted_at: Stamp | None = None
     born_at: Stamp | None = None
+    is_redacted: bool = False  # nothing of the customer may be kept, nor of what comes late
     is_shared: bool = False
 
     @property
@@ -184,6 +185,7 @@ class Upsert:
     email_blacklisted: bool | None = None
     is_opted_out: bool = False
     is_shared: bool = False
+    delivered: frozenset[str] = frozenset()  # the attributes that the contact had from here before
     tried_since: datetime | None = None  # an earlier attempt, its end unknown, may have made the contact
 
 
@@ -217,7 +219,9 @@ class Outcome:
     """What became of a change. `detail` is for people and holds no personal data.
 
     `wait` is how long the lane must rest (429); `is_network` marks a failure to reach Brevo at all;
-    `warnings` names what was healed on the way; `retry_at` is set for the verdict retry alone.
+    `warnings` names what was healed on the way; `holds` the only attributes the contact is known to have
+    where it turned out to be another one, or none (None: all that were ever delivered). `retry_at` is
+    when to try again.
     """
 
     verdict: Verdict
@@ -230,6 +234,7 @@ class Outcome:
     is_network: bool = False
     calls: int = 0
     warnings: tuple[str, ...] = ()
+    holds: frozenset[str] | None = None
     retry_at: datetime | None = None
 
 

@@ -57,6 +57,7 @@ def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> F
     told, opts_out, opts_in = _with_consent(told, statements, policy)
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
+            told = replace(told, is_redacted=True)
             policy = replace(policy, deletes_softly=False)
         return Folded(*_removal(contact, told, statements, policy), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
@@ -81,8 +82,9 @@ def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> F
         email_blacklisted=True if opts_out else False if opts_in else None,
         is_opted_out=told.accepts_marketing is False,
         is_shared=contact.is_shared,
+        delivered=frozenset(contact.fields),
     )
-    told = replace(told, synced_email=address)
+    told = replace(told, synced_email=address, is_redacted=False)
     if _is_idle(change):
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
     return Folded(change, told, void)

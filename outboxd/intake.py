@@ -15,7 +15,7 @@ from datetime import datetime
 
 from outboxd import database, payload, topics
 from outboxd.clock import from_text, to_text, wall
-from outboxd.errors import EX_USAGE, EventError, IntakeError, NoOutboxError, OutboxdError
+from outboxd.errors import EX_IO, EX_USAGE, EventError, IntakeError, NoOutboxError, OutboxdError
 from outboxd.locks import turn
 
 TYPE_CHECKING = False
@@ -263,12 +263,21 @@ Exit codes: 0 written; 64 wrong usage; 65 bad events (nothing written), or some 
 OPTIONS = ("--event", "--data", "--source", "--occurred-at", "--idempotency-key", "--db")
 
 
+class UnprintedError(OutboxdError):
+    """All is written, and nobody can be told."""
+
+    exit_code = EX_IO
+
+
 class UsageError(OutboxdError):
     exit_code = EX_USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `outboxd-intake`; returns its exit code."""
+    if sys.stdin is None or sys.stdout is None:
+        print("outboxd-intake: standard input and output must be open", file=sys.stderr)  # noqa: T201
+        return EX_USAGE
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments), sys.stdin, sys.stdout)
     except OutboxdError as error:
@@ -306,8 +315,15 @@ def deposit(
     rows, faults = take(text, defaults, skip_invalid=skip_invalid)
     if defaults.get("idempotency_key") is not None and len(rows) > 1:
         raise UsageError("--idempotency-key is for one event", hint="put idempotency_key into each line")
-    for number in write(path, rows) if rows else ():
-        stdout.write(f"{number}\n")
+    ids = write(path, rows) if rows else []
+    try:
+        stdout.write("".join(f"{number}\n" for number in ids))
+        stdout.flush()
+    except (OSError, ValueError) as error:
+        raise UnprintedError(
+            f"the {len(ids)} events are written, but their ids cannot be printed",
+            hint="do not write them again; mend standard output",
+        ) from error
     if not faults:
         return 0
     listed = "\n".join(f"left out: {fault}" for fault in faults)

@@ -14,6 +14,9 @@ from outboxd.event import Outcome, Verdict
 RUN = 5
 """So many failures to reach Brevo, one after the other, are not any event's fault."""
 
+LONGEST_WAIT = timedelta(hours=1)
+"""The longest that Brevo is believed when it says how long to wait: its budgets are by the hour."""
+
 PROBES = Backoff(first=timedelta(seconds=5), cap=timedelta(minutes=2), jitter=0.0)
 """When a stopped lane is probed."""
 
@@ -48,7 +51,8 @@ class Lane:
                 return self, outcome
             return (replace(self, failures=failures) if failures else Lane()), outcome
         if outcome.wait is not None:
-            until = now + outcome.wait
+            wait = min(outcome.wait, LONGEST_WAIT)
+            until = now + wait
             if self.until is not None and self.state == "waiting":
                 until = max(until, self.until)
             return Lane("waiting", outcome.detail, until), outcome

@@ -28,7 +28,7 @@ def turn(database: str | PathLike[str]) -> Iterator[None]:
     had, SQLite's own keeps the data right.
     """
     try:
-        descriptor = _open(f"{os.fspath(database)}.turn") if os.path.exists(database) else None
+        descriptor = _open(f"{os.path.realpath(database)}.turn") if os.path.exists(database) else None
     except OSError:
         descriptor = None
     if descriptor is None:
@@ -48,7 +48,7 @@ def drainer(database: str | PathLike[str], *, who: str, shared: bool) -> Iterato
     Yields whether nobody else drains: then what is leased was left by a process that is no more.
     Raises HeldError with the holder.
     """
-    path = os.fspath(database)
+    path = os.path.realpath(database)
     with ExitStack() as stack:
         if not shared:
             stack.enter_context(_sole(f"{path}.daemon", database, who))

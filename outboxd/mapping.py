@@ -86,7 +86,7 @@ def statement(
         found = _found(name, fields, document or {})
         if found is _ABSENT:
             continue
-        value = _fitted(found, attribute, catalogue, region)
+        value = found if isinstance(found, Misfit) else _fitted(found, attribute, catalogue, region)
         if isinstance(value, Misfit):
             left_out.append(f"{attribute} left out: {name} {value.reason}")
         else:
@@ -114,7 +114,12 @@ def _found(name: str, fields: Mapping[str, Any], document: Mapping[str, Any]) ->
     """The value a rule asks for: a field by its name, or whatever its path finds in the payload."""
     if not is_path(name):
         return fields.get(canonical(name), document.get(name, _ABSENT))
-    found = path(name).search(document)
+    from jmespath.exceptions import JMESPathError
+
+    try:
+        found = path(name).search(document)
+    except JMESPathError:
+        return Misfit("cannot be applied to this payload")
     return _ABSENT if found is None else found
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 from outboxd import logs, sources
 from outboxd.clock import milliseconds, to_text
-from outboxd.delivery import Courier, Delivery, Plan, place, reason
+from outboxd.delivery import ASIDE, Courier, Delivery, Plan, place, reason
 from outboxd.errors import EventError, OutboxdError
 from outboxd.event import FINISHED_WELL, Claim, Event, Kind, Outcome, Result, Verdict
 from outboxd.lane import Lane
@@ -31,6 +31,9 @@ TICK = 5.0
 
 LEASE = 1.25
 """How much longer a lease is than the longest delivery: what is left lets a refused change be taken apart."""
+
+LONG = timedelta(seconds=15)
+"""The longest rest that a drain sits out."""
 
 HEARTBEAT = timedelta(seconds=10)
 
@@ -58,6 +61,7 @@ class Relay:
         self._pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="delivery")
         self._done: SimpleQueue[Result] = SimpleQueue()
         self._in_flight = 0
+        self.is_drained = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
         self._beaten_at: datetime | None = None
@@ -97,7 +101,8 @@ class Relay:
             self.bell.clear()
             pause = self.step()
             is_idle = not self._in_flight and not self._unrecorded
-            if is_idle and (self.lane.state == "blocked" or not self._has_work(later=until_nothing_waits)):
+            self.is_drained = not self._has_work(later=until_nothing_waits)
+            if is_idle and (self.is_drained or self._is_stopped()):
                 return
             self.bell.wait(pause)
 
@@ -114,6 +119,11 @@ class Relay:
         if more or (begun and self._room(now)):
             return 0.0
         return self._rest(now)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether deliveries are under way."""
+        return self._in_flight > 0
 
     def close(self) -> None:
         """Let the delivery threads and the database go."""
@@ -163,6 +173,7 @@ class Relay:
         kept = self._outbox.record(self._unrecorded, now)
         results, self._unrecorded = self._unrecorded, []
         for result in results:
+            self._delivery.end(result.claim)
             self._announce(result, now, is_lost=result not in kept)
 
     def _judged(self, result: Result, now: datetime) -> Result:
@@ -197,8 +208,9 @@ class Relay:
             told.setdefault(replace(outcome, retry_at=None), []).append(event_id)
         for outcome, ids in told.items():
             is_fine = outcome.verdict in FINISHED_WELL and not outcome.warnings
+            is_aside = outcome.verdict is Verdict.BLOCKED and outcome.call is None
             logger.log(
-                logs.LEVELS["info" if is_fine else "warning"],
+                logs.LEVELS["verbose" if is_aside else "info" if is_fine else "warning"],
                 line(
                     str(outcome.verdict),
                     event=",".join(map(str, ids)),
@@ -237,9 +249,18 @@ class Relay:
             waits.append((self.lane.until - now).total_seconds())
         return min(TICK, max(0.0, *waits))
 
+    def _is_stopped(self) -> bool:
+        """Whether the lane stands still for longer than somebody who waits would like."""
+        until = self.lane.until
+        return self.lane.state == "blocked" or (
+            self.lane.state == "waiting" and until is not None and until > self._clock() + LONG
+        )
+
     def _has_work(self, *, later: bool) -> bool:
         due = self._outbox.next_due()
-        return bool(self._outbox.fresh(1)) or (due is not None and (later or due <= self._clock()))
+        return bool(self._outbox.fresh(1)) or (
+            due is not None and (later or due <= self._clock() + 2 * ASIDE)
+        )
 
     def _sleep(self, seconds: float, seen: int) -> None:
         """Sleep until the bell, another process's commit, or the end of `seconds`."""

@@ -75,17 +75,17 @@ def test_of_four_that_migrate_at_once_all_end_well(tmp_path: Path, is_there: boo
 
 
 def test_a_failing_migration_leaves_nothing(tmp_path: Path) -> None:
-    """The shop has a table of a name that comes late in the migration."""
+    """The shop has a table with the name of an index that comes late in the migration."""
     path = tmp_path / "shop.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE state (name TEXT)")
-        connection.execute("INSERT INTO state VALUES ('Utah')")
+        connection.execute("CREATE TABLE contacts_synced_email (name TEXT)")
+        connection.execute("INSERT INTO contacts_synced_email VALUES ('Utah')")
         connection.commit()
-    with pytest.raises(DatabaseError, match="table state already exists"):
+    with pytest.raises(DatabaseError, match="already a table named"):
         database.migrate(path)
-    assert outline(path) == {"state"}
+    assert outline(path) == {"contacts_synced_email"}
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE state")
+        connection.execute("DROP TABLE contacts_synced_email")
     assert database.migrate(path)[0] is None
 
 

@@ -28,7 +28,7 @@ PLANS = {
     "FINISH": (endings.FINISH, {"rowid"}),
     "PUT_BACK": (endings.PUT_BACK, {"rowid"}),
     "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
-    "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key"}),
+    "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "CONTACT": (contacts.CONTACT, {"key", "contacts_synced_email"}),
     "OLDEST": (report.OLDEST, {"outbox_pending", "outbox_due", "outbox_tried"}),
     "IN_FLIGHT": (report.IN_FLIGHT, {"outbox_tried"}),

@@ -212,7 +212,6 @@ def test_what_becomes_of_a_guests_old_order_brings_nobody_back_and_a_new_one_doe
     assert [contact["email"] for contact in shop.sandbox.contacts] == [ANN]
 
 
-@pytest.mark.xfail(reason="that somebody was redacted is not remembered, so their late events keep payloads")
 @BEHAVIORS
 def test_a_late_update_leaves_nothing_behind_either(make_shop: MakeShop, behavior: str) -> None:
     shop = make_shop(options={"delete_behavior": behavior})

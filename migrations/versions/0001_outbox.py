@@ -142,6 +142,8 @@ CREATE TABLE contacts (
     consent_at        TEXT,
     deleted_at        TEXT,
     born_at           TEXT,
+    is_redacted       INTEGER NOT NULL DEFAULT 0
+                      CONSTRAINT contacts_redacted_boolean CHECK (is_redacted IN (0, 1)),
     synced_at         TEXT
 ) WITHOUT ROWID
 """

@@ -156,5 +156,5 @@ def _wait(headers: Mapping[str, str]) -> timedelta:
     for name in ("retry-after", "x-sib-ratelimit-reset"):
         text = headers.get(name, "")
         if re.fullmatch(r"\d{1,6}(\.\d+)?", text):
-            return max(timedelta(seconds=float(text)), timedelta(seconds=1))
+            return timedelta(seconds=min(max(float(text), 1.0), 3600.0))
     return DEFAULT_WAIT

@@ -4,17 +4,21 @@ Brevo drops what it has no attribute for, and what has the wrong type, without a
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from outboxd.brevo.answers import Answer
-from outboxd.event import Attribute
+from outboxd.brevo.answers import Answer, outcome
+from outboxd.event import Attribute, Outcome, Verdict
 
 FRESH = 3600.0
 """Seconds for which the list is believed."""
 
 AGAIN = 60.0
-"""Seconds before it is asked for again because it could not be had, or lacks something that is wanted."""
+"""Seconds before it is asked for again because it lacks something that is wanted."""
+
+TOGETHER = 1.0
+"""Seconds for which those who waited share a failure."""
 
 
 class Catalogue:
@@ -25,19 +29,32 @@ class Catalogue:
         self._monotonic = monotonic
         self._lock = Lock()
         self._known: Mapping[str, Attribute] | None = None
+        self._failure = Outcome(Verdict.RETRY)
         self._fetched_at = float("-inf")
 
-    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | None:
-        """The account's attributes by name; None while Brevo does not tell."""
+    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
+        """The account's attributes by name; while they cannot be had, what became of asking for them."""
         with self._lock:
             age = self._monotonic() - self._fetched_at
-            is_complete = self._known is not None and all(name in self._known for name in wanted)
-            if age > (FRESH if is_complete else AGAIN):
+            known = self._known
+            patience = TOGETHER if known is None else FRESH if all(n in known for n in wanted) else AGAIN
+            if age > patience:
+                self._ask()
                 self._fetched_at = self._monotonic()
-                answer = self._fetch()
-                if answer.is_success:
-                    self._known = read(answer.body)
-            return self._known
+            return self._failure if self._known is None else self._known
+
+    def _ask(self) -> None:
+        answer = self._fetch()
+        known = read(answer.body) if answer.is_success else {}
+        if known:
+            self._known = known
+            return
+        failure = outcome(answer)
+        if failure.verdict is not Verdict.BLOCKED:  # it says nothing against any event
+            failure = replace(failure, verdict=Verdict.RETRY)
+        self._failure = replace(
+            failure, detail=f"Brevo did not list its attributes: {failure.detail or 'none came'}"
+        )
 
 
 def read(body: Mapping[str, Any]) -> dict[str, Attribute]:

@@ -32,8 +32,11 @@ BODY_LIMIT = 1 << 20
 PATIENCE = 2.0
 """Seconds a call waits for its turn at the limiter before the delivery is put off."""
 
-MOST_CALLS = 6
+MOST_CALLS = 7
 """What the healing of everything that can be healed in one delivery comes to."""
+
+ELSEWHERE = frozenset({"GET /account", "GET /contacts/attributes"})
+"""Calls whose remaining budget may not be that of the contacts."""
 
 CREATED_FIELD = "createdAt"
 
@@ -82,14 +85,15 @@ class Brevo:
         """Carry out `change`, with as many calls as it takes."""
         visit = _Visit(self)
         answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
-        return replace(answers.outcome(answer), calls=visit.calls, warnings=tuple(visit.warnings))
+        outcome = answers.outcome(answer)
+        return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
 
     def account(self) -> Answer:
         """GET /account: whether the key works."""
         return self.call("GET", "/account")
 
-    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | None:
-        """The account's attributes by name, None while Brevo does not tell; asked for when need be."""
+    def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
+        """The account's attributes by name, or what became of asking for them; asked for when need be."""
         return self._catalogue.attributes(wanted)
 
     def list_attributes(self) -> Answer:
@@ -146,7 +150,7 @@ class Brevo:
         """Other programs of the shop spend the same budget: rest when Brevo says that it is used up."""
         if answer.wait is not None:
             self._limiter.hold(monotonic() + answer.wait.total_seconds())
-        elif reset.isdecimal() and not answer.call.startswith("GET /account"):
+        elif reset.isdecimal() and answer.call not in ELSEWHERE:
             self._limiter.hold(monotonic() + min(int(reset), 3600))
 
     def _session(self) -> requests.Session:
@@ -174,6 +178,7 @@ class _Visit:
     brevo: Brevo
     calls: int = 0
     warnings: list[str] = field(default_factory=list)
+    holds: frozenset[str] | None = None
     _healed: set[str] = field(default_factory=set)
 
     def upsert(self, change: Upsert) -> Answer:
@@ -198,6 +203,7 @@ class _Visit:
         return _done(answer, "Brevo does not have the contact") if answer.status == 404 else answer
 
     def _create(self, change: Upsert) -> Answer:
+        self.holds = frozenset(change.complete)
         answer = self._send(
             "POST",
             "/contacts",
@@ -249,7 +255,9 @@ class _Visit:
         if not self.brevo._updates and change.tried_since is None:
             return replace(answer, message=EXISTS)
         self._warn("the new address was a contact already: updated that one and removed the old one")
-        body = {"attributes": dict(change.complete), **_lists(change), **flag}
+        moved = {**_kept(old, change.delivered), **change.complete}
+        self.holds = frozenset(moved)
+        body = {"attributes": moved, **_lists(change), **flag}
         answer = self._send("PUT", contact_path(change.email), body)
         if not answer.is_success:
             return answer
@@ -294,6 +302,13 @@ class _Visit:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
+
+
+def _kept(old: Answer, names: frozenset[str]) -> dict[str, Any]:
+    """What the contact that goes away has from here; its phone is still its own."""
+    attributes = old.body.get("attributes")
+    had = attributes if isinstance(attributes, dict) else {}
+    return {name: had[name] for name in names if name not in PHONES and had.get(name) not in (None, "")}
 
 
 def _without_phones(body: Mapping[str, Any]) -> dict[str, Any]:

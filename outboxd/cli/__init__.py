@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from outboxd import __version__
-from outboxd.errors import OutboxdError
+from outboxd.errors import EX_IO, OutboxdError
 
 COMMANDS = {
     "run": "drain",
@@ -73,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         return stop.exit_code
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        click.echo(f"outboxd: {error.strerror or type(error).__name__}", err=True)
+        return EX_IO
     return result if isinstance(result, int) else 0
 
 

@@ -48,7 +48,7 @@ def drain(config_path: Path, shared: bool) -> int:
     key = config.api_key(settings.brevo, os.environ)
     with app.drainer(settings, shared=shared), app.relaying(settings, key) as relay:
         relay.drain()
-    if relay.lane.state == "blocked":
-        click.echo(f"the lane is blocked: {relay.lane.reason}", err=True)
+    if not relay.is_drained:
+        click.echo(f"the lane is {relay.lane.state}: {relay.lane.reason}", err=True)
         return EX_TEMPORARY
     return 0

@@ -12,6 +12,8 @@ from outboxd.cli.options import config_option, json_option
 from outboxd.cli.table import print_table
 from outboxd.errors import EX_NO_INPUT
 
+EVENT_ID = click.IntRange(1, 2**63 - 1)
+
 
 @click.command()
 @config_option
@@ -20,7 +22,7 @@ from outboxd.errors import EX_NO_INPUT
 @click.option("--delivered", "only", flag_value="delivered", help="Only those delivered.")
 @click.option("--dead", "only", flag_value="dead", help="Only dead letters, with their reasons.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
-@click.option("--before", type=int, help="Only events with a smaller id: the next page.")
+@click.option("--before", type=EVENT_ID, help="Only events with a smaller id: the next page.")
 def events(config_path: Path, as_json: bool, only: str | None, limit: int, before: int | None) -> int:
     """List events, newest first.
 
@@ -28,6 +30,8 @@ def events(config_path: Path, as_json: bool, only: str | None, limit: int, befor
     Examples:
       outboxd events --dead
       outboxd events --pending --limit 100 --json
+
+    Exit codes: 0 listed; 66 there is no outbox.
     """
     settings = config.read(config_path)
     with database.reading(settings.database) as connection:
@@ -44,7 +48,7 @@ def events(config_path: Path, as_json: bool, only: str | None, limit: int, befor
 @config_option
 @json_option
 @click.option("--payload", is_flag=True, help="Show the payload too. It holds personal data.")
-@click.argument("event_id", metavar="ID", type=int)
+@click.argument("event_id", metavar="ID", type=EVENT_ID)
 def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
     """Show one event and every attempt at it.
 
@@ -79,7 +83,7 @@ def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
 @config_option
 @json_option
 @click.option("--dead", is_flag=True, help="Every dead letter.")
-@click.argument("event_ids", metavar="[ID]...", type=int, nargs=-1)
+@click.argument("event_ids", metavar="[ID]...", type=EVENT_ID, nargs=-1)
 def retry(config_path: Path, as_json: bool, dead: bool, event_ids: tuple[int, ...]) -> int:
     """Try dead letters again, with all their attempts before them.
 
@@ -88,7 +92,7 @@ def retry(config_path: Path, as_json: bool, dead: bool, event_ids: tuple[int, ..
       outboxd retry 17 18
       outboxd retry --dead
 
-    Exit codes: 0 all of them wait for delivery; 1 some were not dead; 64 nothing was named.
+    Exit codes: 0 all of them wait for delivery; 1 some were not dead; 2 nothing was named.
     """
     if dead == bool(event_ids):
         raise click.UsageError("name the events' ids, or say --dead for all dead letters")

@@ -29,6 +29,8 @@ def status(config_path: Path, as_json: bool, watch: bool) -> int:
     Examples:
       outboxd status
       outboxd status --json | jq .pending
+
+    Exit codes: 0 shown; 66 there is no outbox.
     """
     settings = config.read(config_path)
     while True:

@@ -187,6 +187,8 @@ def _check_rule(name: str, attribute: Any, rules: Mapping[str, str]) -> None:
         raise FaultError("must name a Brevo attribute: letters, digits and _")
     if canonical(name) in map(canonical, rules):
         raise FaultError(f"is there twice, as {canonical(name)}")
+    if attribute.upper() in rules.values():
+        raise FaultError(f"{attribute.upper()} is filled by another field already")
     if is_path(name):
         _check_path(name)
 

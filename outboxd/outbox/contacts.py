@@ -24,7 +24,7 @@ SAVE_CONTACT = """
 UPDATE contacts SET
     email = :email, email_at = :email_at, synced_email = :synced_email, fields = :fields, labels = :labels,
     accepts_marketing = :accepts_marketing, consent_at = :consent_at,
-    deleted_at = :deleted_at, born_at = :born_at, synced_at = :synced_at
+    deleted_at = :deleted_at, born_at = :born_at, is_redacted = :is_redacted, synced_at = :synced_at
 WHERE customer_key = :key
 """
 
@@ -49,6 +49,7 @@ def load(connection: Connection, key: str) -> Contact:
         consent_at=stamp("consent_at"),
         deleted_at=stamp("deleted_at"),
         born_at=stamp("born_at"),
+        is_redacted=bool(row["is_redacted"]),
         is_shared=bool(row["is_shared"]),
     )
 
@@ -73,6 +74,7 @@ def _row(contact: Contact, now: datetime) -> dict[str, Any]:
         "consent_at": text(contact.consent_at),
         "deleted_at": text(contact.deleted_at),
         "born_at": text(contact.born_at),
+        "is_redacted": contact.is_redacted,
         "synced_at": to_text(now),
     }
 

@@ -20,8 +20,10 @@ JOIN contacts ON contacts.source = json_extract(wanted.value, '$[0]')
 """
 
 CUSTOMERS_BY_ADDRESS = """
-SELECT addresses.source, address_key, customer_key, customer_id,
-       deleted_at IS NULL OR born_at IS NOT NULL
+SELECT addresses.source, address_key, contacts.customer_key, customer_id,
+       deleted_at IS NULL OR born_at IS NOT NULL,
+       EXISTS (SELECT 1 FROM outbox WHERE outbox.customer_key = contacts.customer_key
+                 AND is_head = 1 AND claimed_at IS NOT NULL)
 FROM json_each(:wanted) AS wanted
 JOIN addresses ON addresses.source = json_extract(wanted.value, '$[0]')
               AND address_key = json_extract(wanted.value, '$[1]')
@@ -31,9 +33,10 @@ JOIN contacts USING (customer_key)
 # A customer whose events named no address yet takes over what is known of the address that is theirs.
 ABSORB = """
 UPDATE contacts SET (email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-                     deleted_at, born_at, synced_at) =
+                     deleted_at, born_at, is_redacted, synced_at) =
     (SELECT email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-            deleted_at, born_at, synced_at FROM contacts AS other WHERE other.customer_key = :old)
+            deleted_at, born_at, is_redacted, synced_at
+     FROM contacts AS other WHERE other.customer_key = :old)
 WHERE customer_key = :key AND email IS NULL AND synced_email IS NULL AND deleted_at IS NULL
 """
 
@@ -97,7 +100,7 @@ def customer_key(admission: Admission) -> str:
     source, customer_id = admission.event.source, admission.customer_id
     if customer_id is None:
         return f"{source}:@{admission.address_keys[0]}"
-    if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", customer_id):
+    if re.fullmatch(r"(cust_)?[0-9]{1,20}|[0-9a-fA-F-]{32,36}", customer_id):
         return f"{source}:{customer_id}"
     return f"{source}:#{hashed(customer_id)}"
 
@@ -140,12 +143,12 @@ class _Directory:
             CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
         ):
             self._by_id[source, customer_id] = key
-        for source, address, key, customer_id, is_alive in connection.exec_driver_sql(
+        for source, address, key, customer_id, is_alive, is_in_flight in connection.exec_driver_sql(
             CUSTOMERS_BY_ADDRESS, {"wanted": json.dumps(sorted(addresses))}
         ):
             self._by_address[source, address] = key
-            if customer_id is not None:
-                self._with_id.add(key)
+            if customer_id is not None or is_in_flight:
+                self._with_id.add(key)  # whoever is in flight cannot be taken over now
             if not is_alive:
                 self._gone.add(key)
 

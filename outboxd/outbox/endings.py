@@ -84,7 +84,7 @@ def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> N
 
 
 def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
-    """The attempts' own rows."""
+    """The attempts' own rows. What stops the lane is no event's attempt: one row a call tells of it."""
     many(
         connection,
         ATTEMPT,
@@ -101,9 +101,23 @@ def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime
                 "detail": _detail(outcome),
                 "request_id": outcome.request_id,
             }
-            for event, outcome, started_at in tried
+            for event, outcome, started_at in _without_echoes(tried)
         ],
     )
+
+
+def _without_echoes(tried: Sequence[Tried]) -> list[Tried]:
+    """Each attempt; of a call that was blocked only the first event it was about."""
+    told: set[tuple[str | None, datetime]] = set()
+    found = []
+    for event, outcome, started_at in tried:
+        if outcome.verdict is Verdict.BLOCKED:
+            call = (outcome.call, started_at)
+            if outcome.call is None or call in told:
+                continue
+            told.add(call)
+        found.append((event, outcome, started_at))
+    return found
 
 
 def warn(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:

@@ -10,9 +10,10 @@ from outboxd.clock import from_text
 from outboxd.database import decoded
 from outboxd.event import Event
 
-EVENT = (
-    "id, event, payload, source, occurred_at, created_at, attempts, attempts > 0 OR last_error IS NOT NULL"
-)
+EVENT = """
+id, event, substr(payload, 1, 262145), source, occurred_at, created_at, attempts,
+attempts > 0 OR last_error IS NOT NULL
+"""
 """The columns of an event, in the order `event_of` takes them."""
 
 
