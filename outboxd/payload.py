@@ -27,6 +27,8 @@ IDENTIFIERS = frozenset(
         "email_address",
         "emailaddress",
         "recipient_email",
+        "subscriber_email",
+        "parent_id",  # of an address: the customer
         "admin_graphql_api_id",
         "admin_graphql_api_customer_deleted_id",  # all that a merge of two customers says
         "shop_id",  # of the whole shop, as Shopify's shop/redact is

@@ -35,6 +35,8 @@ WOOCOMMERCE = (
 MAGENTO = (
     "customer_save_commit_after",
     "customer_delete_commit_after",
+    "customer_address_save_commit_after",
+    "newsletter_subscriber_save_commit_after",
     "customer/api/customer_repository/save",
     "customer/api/customer_repository/delete",
 )
