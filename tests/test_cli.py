@@ -255,3 +255,10 @@ def test_attributes_of_an_account_that_refuses_the_key_are_told_as_such(
     refused = run(shop, tmp_path, "attributes")
     assert exit_code(refused) == 69
     assert "API key" in str(refused.exception)
+
+
+def test_check_repeats_what_was_left_out_lately(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com", phone="12345")
+    result = operate("check")
+    assert exit_code(result) == 0
+    assert "warn  warning: SMS left out: phone is a national phone number" in result.output
