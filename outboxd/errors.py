@@ -32,24 +32,24 @@ class EventError(OutboxdError):
     exit_code = EX_DATA
 
 
-class IntakeError(OutboxdError):
-    """Faults in the events offered to the intake, one sentence each; nothing of them was written."""
-
-    exit_code = EX_DATA
-
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = list(faults)
-        super().__init__("\n".join(self.faults))
-
-
-class ConfigError(OutboxdError):
-    """Every fault of a configuration at once, each with its place."""
-
-    exit_code = EX_CONFIG
+class FaultsError(OutboxdError):
+    """Several faults at once, one sentence each, in `faults`."""
 
     def __init__(self, faults: Iterable[str], *, hint: str | None = None) -> None:
         self.faults = list(faults)
         super().__init__("\n".join(self.faults), hint=hint)
+
+
+class IntakeError(FaultsError):
+    """Faults in the events offered to the intake; nothing of them was written."""
+
+    exit_code = EX_DATA
+
+
+class ConfigError(FaultsError):
+    """Every fault of a configuration at once, each with its place."""
+
+    exit_code = EX_CONFIG
 
 
 class BrevoError(OutboxdError):

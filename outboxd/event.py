@@ -36,6 +36,9 @@ class Verdict(StrEnum):
 FINISHED_WELL = frozenset({Verdict.DELIVERED, Verdict.UNCHANGED, Verdict.SUPERSEDED})
 
 
+PHONES = ("SMS", "WHATSAPP", "LANDLINE_NUMBER")
+"""The attributes that hold a phone: each is unique in the account, and a bad one rejects the contact."""
+
 NO_ADDRESS = "no_address"
 """The error code of an event that is dead for want of an address: an address that comes later revives it."""
 

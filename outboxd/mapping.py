@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 from outboxd.errors import EventError
-from outboxd.event import Attribute, Event, Kind, Labels, Reading, Stamp, Statement
+from outboxd.event import PHONES, Attribute, Event, Kind, Labels, Reading, Stamp, Statement
 from outboxd.sources import words
 from outboxd.sources.specification import CANONICAL
-from outboxd.values import PHONES, Misfit, fit, phone, plain
+from outboxd.values import Misfit, fit, phone, plain
 
 DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"}
 """What is sent where the configuration has no `field_mapping`."""

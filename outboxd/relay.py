@@ -142,7 +142,13 @@ class Relay:
         for admission in admissions:
             if admission.outcome is not None:
                 told = admission.outcome
-                logger.warning(line(str(told.verdict), event=admission.event.id, reason=told.detail))
+                logger.warning(
+                    line(
+                        str(told.verdict),
+                        event=admission.event.id,
+                        reason=told.detail or "; ".join(told.warnings),
+                    )
+                )
         return len(events) == CHUNK
 
     def _begin(self, now: datetime) -> bool:

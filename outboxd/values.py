@@ -11,13 +11,11 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from outboxd.event import Attribute
+from outboxd.event import PHONES, Attribute
 from outboxd.sources import words
 
 CLEARED = ""
 """The value that empties a text or a phone; of other types it is not known that Brevo can empty them."""
-
-PHONES = frozenset({"SMS", "WHATSAPP", "LANDLINE_NUMBER"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from outboxd.event import Outcome, Verdict
-
-PHONES = ("SMS", "WHATSAPP", "LANDLINE_NUMBER")
-"""The attributes that hold a phone: each is unique in the account, and a bad one rejects the contact."""
+from outboxd.event import PHONES, Outcome, Verdict
 
 DEFAULT_WAIT = timedelta(seconds=5)
 """How long a 429 without headers is waited for."""

@@ -19,12 +19,12 @@ import urllib3
 
 from outboxd import __version__
 from outboxd.brevo import answers
-from outboxd.brevo.answers import PHONES, Answer
+from outboxd.brevo.answers import Answer
 from outboxd.brevo.catalogue import Catalogue
 from outboxd.brevo.deadline import DeadlineAdapter
 from outboxd.brevo.limiter import Limiter, acquire
 from outboxd.clock import from_text
-from outboxd.event import Attribute, Outcome, Remove, Upsert
+from outboxd.event import PHONES, Attribute, Outcome, Remove, Upsert
 
 BODY_LIMIT = 1 << 20
 """Bytes of an answer that are read."""
@@ -87,10 +87,6 @@ class Brevo:
         answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
         outcome = answers.outcome(answer)
         return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
-
-    def account(self) -> Answer:
-        """GET /account: whether the key works."""
-        return self.call("GET", "/account")
 
     def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
         """The account's attributes by name, or what became of asking for them; asked for when need be."""
