@@ -26,13 +26,13 @@ DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
 TAKEN = """
 SELECT 1 FROM sqlite_master
-WHERE name IN ('outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state')
+WHERE name IN ('outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows')
 """
 
 
@@ -194,7 +194,7 @@ def _migrate(path: Path) -> tuple[str | None, str]:
             check_newer(path, before)
         if before is None and connection.execute(TAKEN).fetchone():
             raise DatabaseError(
-                f"{path} has a table named outbox, contacts, attempts, state, stats or depth of its own",
+                f"{path} has a table of its own under a name that outboxd needs: outbox, contacts, attempts, imports, …",
                 hint="name a file of outboxd's own with `database:`",
             )
         # Both are properties of the file, and the first one can only be set while it is empty.

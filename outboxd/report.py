@@ -25,13 +25,20 @@ SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claime
 RETRYING = "SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL"
 
 # The oldest pending event is the oldest of those nobody admitted yet, of the heads that are next, and of
-# those that were tried before (few): three looks into indexes, however long the backlog is.
+# those that were tried before (few): a few looks into indexes, however long the backlog is.
 OLDEST = """
 SELECT min(created_at) FROM (
     SELECT * FROM (SELECT created_at FROM outbox
-                   WHERE status = 'pending' AND customer_key IS NULL ORDER BY id LIMIT 1)
+                   WHERE status = 'pending' AND customer_key IS NULL AND is_backfill = 0 ORDER BY id LIMIT 1)
     UNION ALL
-    SELECT * FROM (SELECT created_at FROM outbox WHERE is_head = 1 ORDER BY next_attempt_at LIMIT 1)
+    SELECT * FROM (SELECT created_at FROM outbox
+                   WHERE status = 'pending' AND customer_key IS NULL AND is_backfill = 1 ORDER BY id LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT created_at FROM outbox
+                   WHERE is_head = 1 AND is_backfill = 0 ORDER BY next_attempt_at LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT created_at FROM outbox
+                   WHERE is_head = 1 AND is_backfill = 1 ORDER BY next_attempt_at LIMIT 1)
     UNION ALL
     SELECT * FROM (SELECT created_at FROM outbox
                    WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL ORDER BY id LIMIT 1)
@@ -41,7 +48,13 @@ SELECT min(created_at) FROM (
 )
 """
 
-NEXT_ATTEMPT = "SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1"
+NEXT_ATTEMPT = """
+SELECT min(at) FROM (
+    SELECT min(next_attempt_at) AS at FROM outbox WHERE is_head = 1 AND is_backfill = 0
+    UNION ALL
+    SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1 AND is_backfill = 1
+)
+"""
 
 STATE = "SELECT key, value FROM state"
 

@@ -13,14 +13,14 @@ from outboxd import database, report
 from outboxd.outbox import contacts, customers, endings
 
 PLANS = {
-    "FRESH": (outbox.FRESH, {"outbox_pending"}),
+    "FRESH": (outbox.FRESH, {"outbox_fresh"}),
     "NEXT_DUE": (outbox.NEXT_DUE, {"outbox_due"}),
     "DUE_HEADS": (outbox.DUE_HEADS, {"outbox_due"}),
     "PENDING_OF": (outbox.PENDING_OF, {"outbox_pending"}),
     "EVENT_BY_ID": (outbox.EVENT_BY_ID, {"rowid"}),
     "LEASE": (outbox.LEASE, {"rowid"}),
     "STILL_OURS": (outbox.STILL_OURS, {"rowid"}),
-    "STILL_FRESH": (outbox.STILL_FRESH, {"outbox_pending"}),
+    "STILL_FRESH": (outbox.STILL_FRESH, {"rowid"}),
     "ADMIT": (outbox.ADMIT, {"rowid"}),
     "ELECT": (outbox.ELECT, {"rowid", "outbox_pending", "outbox_one_head"}),
     "REVIVE_UNADDRESSED": (outbox.REVIVE_UNADDRESSED, {"outbox_dead_of", "key"}),
@@ -30,7 +30,7 @@ PLANS = {
     "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
     "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "CONTACT": (contacts.CONTACT, {"key", "contacts_synced_email"}),
-    "OLDEST": (report.OLDEST, {"outbox_pending", "outbox_due", "outbox_tried"}),
+    "OLDEST": (report.OLDEST, {"outbox_fresh", "outbox_due", "outbox_tried"}),
     "IN_FLIGHT": (report.IN_FLIGHT, {"outbox_tried"}),
     "RETRYING": (report.RETRYING, {"outbox_tried"}),
     "NEXT_ATTEMPT": (report.NEXT_ATTEMPT, {"outbox_due"}),
@@ -104,15 +104,15 @@ def index_of(step: str) -> str | None:
 
 
 def is_harmless(step: str) -> bool:
-    """A scan of what we hand in, of a subquery, of a table of one row, or of heads in the order they are due
-    (its LIMIT ends that at the first one).
+    """A scan of what we hand in, of a subquery, of a table of one row, or of heads, or new events, in the order in
+    which they are wanted (a LIMIT ends that).
     """
     subject = step.removeprefix("SCAN ").removeprefix("TABLE ").split()[0]
     return (
         "VIRTUAL TABLE" in step
         or subject.startswith(("(subquery", "SUBQUERY"))
         or subject in OF_ONE_ROW
-        or step.endswith("outbox USING INDEX outbox_due")
+        or step.endswith(("outbox USING INDEX outbox_due", "outbox USING INDEX outbox_fresh"))
     )
 
 

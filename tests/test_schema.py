@@ -66,6 +66,7 @@ def test_a_plain_insert_of_any_client_is_complete(
         "status": "pending",
         "attempts": 0,
         "is_head": 0,
+        "is_backfill": 0,
     }
 
 

@@ -35,14 +35,17 @@ REST = 0.001
 
 FRESH = f"""
 SELECT {EVENT} FROM outbox
-WHERE status = 'pending' AND customer_key IS NULL ORDER BY id LIMIT :limit
+WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT :limit
 """
 
-NEXT_DUE = "SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1"
+NEXT_DUE = """
+SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1 AND is_backfill = :is_backfill
+"""
 
 DUE_HEADS = """
 SELECT id, customer_key FROM outbox
-WHERE is_head = 1 AND next_attempt_at <= :now ORDER BY next_attempt_at LIMIT :limit
+WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now
+ORDER BY next_attempt_at LIMIT :limit
 """
 
 PENDING_OF = f"""
@@ -169,9 +172,9 @@ class Outbox:
         """The oldest events that nobody has admitted yet."""
         return list(self._events(self._look(FRESH, limit=limit)))
 
-    def next_due(self) -> datetime | None:
+    def next_due(self, *, is_backfill: bool = False) -> datetime | None:
         """When the first head is due, or its lease lapses; None without admitted events."""
-        text = self._look(NEXT_DUE)[0][0]
+        text = self._look(NEXT_DUE, is_backfill=is_backfill)[0][0]
         return from_text(text) if text else None
 
     # The life of an event.
@@ -195,12 +198,14 @@ class Outbox:
             endings.write_attempts(connection, ended, now)
             endings.count(connection, ended, 0, now)
 
-    def claim(self, now: datetime, *, limit: int, lease: timedelta) -> list[Claim]:
+    def claim(
+        self, now: datetime, *, limit: int, lease: timedelta, is_backfill: bool = False
+    ) -> list[Claim]:
         """Lease up to `limit` customers whose head is due, with their pending events; attempts count now."""
         until = now + lease
         claims: list[Claim] = []
         with self._transaction() as connection:
-            heads = connection.exec_driver_sql(DUE_HEADS, {"now": to_text(now), "limit": limit}).all()
+            heads = connection.exec_driver_sql(DUE_HEADS, {"now": to_text(now), "limit": limit, "is_backfill": is_backfill}).all()
             room = CHUNK
             for head_id, key in heads:
                 head = connection.exec_driver_sql(EVENT_BY_ID, {"id": head_id}).one()
