@@ -4,19 +4,24 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from random import SystemRandom
 
 from outboxd import clock, config, database, locks, logs, report
+from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.config import Config
-from outboxd.delivery import Plan
+from outboxd.errand import Plan
 from outboxd.errors import ConfigError
 from outboxd.fold import Policy
 from outboxd.outbox import Outbox
+from outboxd.pace import Batch, Hybrid, Mode
 from outboxd.relay import Relay
+from outboxd.schedule import Schedule
 from outboxd.sources import Options
+from outboxd.window import Rules
 
 
 def brevo(settings: Config, key: str, limiter: Limiter | None = None) -> Brevo:
@@ -35,9 +40,35 @@ def limits(settings: Config) -> Limiter:
     return Limiter([(settings.brevo.requests_per_second, 1.0), (settings.brevo.requests_per_hour, 3600.0)])
 
 
-def relay(settings: Config, courier: Brevo, outbox: Outbox) -> Relay:
+def relay(
+    settings: Config,
+    courier: Brevo,
+    outbox: Outbox,
+    *,
+    clock: Callable[[], datetime] = clock.wall,
+    chance: Callable[[], float] | None = None,
+) -> Relay:
     """The drain of `outbox` through `courier`."""
-    return Relay(outbox, courier, plan(settings), clock=clock.wall, chance=SystemRandom().random)
+    return Relay(
+        outbox,
+        courier,
+        Bulk(courier),
+        plan(settings),
+        mode(settings, outbox, clock),
+        clock=clock,
+        chance=chance or SystemRandom().random,
+    )
+
+
+def mode(settings: Config, outbox: Outbox, clock: Callable[[], datetime]) -> Mode:
+    """Which events may go when, by the configured `sync_mode`."""
+    if settings.sync_mode == "hybrid":
+        rate = min(settings.brevo.requests_per_second, settings.brevo.requests_per_hour / 3600)
+        return Hybrid(outbox, threshold=settings.hybrid.threshold, rate=rate)
+    if settings.sync_mode == "batch":
+        schedule = Schedule(settings.batch.window, settings.batch.timezone)
+        return Batch(outbox, Rules(schedule, settings.batch.max_wait, settings.batch.max_events), clock)
+    return Mode(outbox)
 
 
 @contextmanager
@@ -57,6 +88,9 @@ def plan(settings: Config) -> Plan:
         ),
         backoff=settings.retry,
         workers=settings.brevo.workers,
+        batch_size=settings.batch.batch_size,
+        import_size=settings.batch.import_size,
+        updates=settings.update_enabled,
         enabled=settings.enabled,
         region=settings.default_country,
         reading=Options(roles=settings.customer_roles, consent_meta_key=settings.consent_meta_key),
@@ -115,6 +149,6 @@ def _maker(path: Path, first: Config, key: str) -> Callable[[], Relay]:
 def describe(settings: Config) -> str:
     """One line on how things are, for systemd."""
     with database.reading(settings.database) as connection:
-        now = report.status(connection, clock.wall(), enabled=settings.enabled)
+        now = report.status(connection, clock.wall(), enabled=settings.enabled, sync_mode=settings.sync_mode)
     lane = now["lane"]["state"]
     return f"{now['pending']} pending, {now['retrying']} retrying, {now['dead']} dead; {lane}"

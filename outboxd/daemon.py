@@ -30,6 +30,9 @@ LIVELY = 60.0
 
 STATUS_EVERY = 10.0
 
+WINDOW = "window-"
+"""How the ids of the jobs begin that open windows."""
+
 
 def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
     """Drain until SIGTERM or SIGINT; the exit code.
@@ -40,6 +43,7 @@ def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     turn = _Turn(make())
     scheduler = _scheduler(lambda: turn.relay, describe)
+    _schedule_windows(scheduler, turn.relay)
     scheduler.start()
     turn.begin()
     notify("READY=1")
@@ -55,6 +59,7 @@ def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
             if received.si_signo != signal.SIGHUP:
                 return _stop(turn)
             turn = _reload(turn, make)
+            _schedule_windows(scheduler, turn.relay)
     finally:
         scheduler.shutdown(wait=False)
 
@@ -131,6 +136,15 @@ def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> Backg
         if (every := watchdog_seconds(os.environ)) is not None:
             scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
     return scheduler
+
+
+def _schedule_windows(scheduler: BackgroundScheduler, relay: Relay) -> None:
+    """Ring the relay's bell whenever a batch window is to open."""
+    for job in scheduler.get_jobs():
+        if job.id.startswith(WINDOW):
+            job.remove()
+    for number, trigger in enumerate(relay.triggers):
+        scheduler.add_job(relay.bell.set, trigger, id=f"{WINDOW}{number}")
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

@@ -31,8 +31,9 @@ REVISIONS = ("0001", "0002")
 
 
 TAKEN = """
-SELECT 1 FROM sqlite_master
-WHERE name IN ('outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows')
+SELECT 1 FROM sqlite_master WHERE name IN (
+    'outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows'
+)
 """
 
 
@@ -194,7 +195,7 @@ def _migrate(path: Path) -> tuple[str | None, str]:
             check_newer(path, before)
         if before is None and connection.execute(TAKEN).fetchone():
             raise DatabaseError(
-                f"{path} has a table of its own under a name that outboxd needs: outbox, contacts, attempts, imports, …",
+                f"{path} has a table of its own under a name that outboxd needs (outbox, contacts, state, …)",
                 hint="name a file of outboxd's own with `database:`",
             )
         # Both are properties of the file, and the first one can only be set while it is empty.

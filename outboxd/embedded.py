@@ -23,9 +23,10 @@ class CustomerSync:
             sync.trigger({"event": "customer_updated", "data": {"email": "jane@example.com"}})
 
     `options` are those of the configuration file (sync_mode, delete_behavior, list_id, update_enabled);
-    `brevo` and `retry` take its other sections. Names may be camelCase. As a context manager it delivers
-    in the background until the block ends; `run` does so in the foreground; `drain` delivers what is due
-    and returns. Only one drainer may be at a database: HeldError names the other. Raises ConfigError.
+    `brevo`, `retry`, `batch` and `hybrid` take its other sections. Names may be camelCase. As a context
+    manager it delivers in the background until the block ends; `run` does so in the foreground; `drain`
+    delivers what is due and returns. Only one drainer may be at a database: HeldError names the other.
+    Raises ConfigError.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class CustomerSync:
         options: Mapping[str, Any] | None = None,
         brevo: Mapping[str, Any] | None = None,
         retry: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None,
+        hybrid: Mapping[str, Any] | None = None,
     ) -> None:
         skill = {"source": source, "field_mapping": field_mapping, "options": dict(options or {})}
         settings = {
@@ -45,6 +48,8 @@ class CustomerSync:
             "skills": {"customer-sync": {name: value for name, value in skill.items() if value is not None}},
             "brevo": dict(brevo or {}),
             "retry": dict(retry or {}),
+            "batch": dict(batch or {}),
+            "hybrid": dict(hybrid or {}),
         }
         self._settings = config.from_mapping(settings, "CustomerSync")
         self._key = config.checked_key(brevo_api_key, "brevo_api_key")

@@ -3,6 +3,7 @@
 Frozen values only. This room knows neither SQL nor HTTP, neither shops nor Brevo's routes.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -70,6 +71,7 @@ class Event:
     occurred_at: datetime | None
     created_at: datetime
     attempts: int
+    is_backfill: bool = False  # not news, but what was known before: live events go first
     was_tried: bool = False  # an attempt at it went wrong before, also one that was not its fault
 
 
@@ -242,6 +244,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Told in place of an outcome: Brevo has the contact otherwise than was believed, so that its events must
+    be folded anew. `holds` are the attributes that it has from here by now; None: there is no such contact.
+    `has_consent` says that it has the opt-out, too.
+    """
+
+    holds: frozenset[str] | None = None
+    has_consent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A customer's pending events, leased to one delivery until `until`. The first one is the head."""
 
@@ -252,11 +265,37 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportRow:
+    """A customer's row of an import: who it is, under which claim, and what is sent."""
+
+    customer_key: str
+    claimed_at: datetime
+    address_key: str
+    body: bytes
+    is_opted_out: bool
+
+    @property
+    def digest(self) -> str:
+        """A short hash of what is sent."""
+        return hashlib.sha256(self.body).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A process in Brevo that imports `size` rows; `process_id` None: whether it began is unknown."""
+
+    id: int
+    size: int
+    started_at: datetime
+    process_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now.
 
     `left_out` says of an event what of it Brevo would have dropped; `is_redacted` that nothing of the
-    customer may be kept.
+    customer may be kept; `addresses` are the keys of those that were kept from others meanwhile.
     """
 
     claim: Claim
@@ -265,3 +304,4 @@ class Result:
     calls: int = 0
     left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     is_redacted: bool = False
+    addresses: frozenset[str] = frozenset()

@@ -6,22 +6,28 @@ claims to Brevo. HTTP never happens inside a transaction. `step` is one round an
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
-from outboxd import logs, sources
-from outboxd.clock import milliseconds, to_text
-from outboxd.delivery import ASIDE, Courier, Delivery, Plan, place, reason
-from outboxd.errors import EventError, OutboxdError
-from outboxd.event import FINISHED_WELL, Claim, Event, Kind, Outcome, Result, Verdict
+from outboxd import announce
+from outboxd.admit import admission
+from outboxd.clock import to_text
+from outboxd.convoy import BulkCourier, Carried, Convoy
+from outboxd.delivery import ASIDE, Courier, Delivery, place
+from outboxd.errand import Plan
+from outboxd.errors import OutboxdError
+from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.importing import Importing
 from outboxd.lane import Lane
 from outboxd.logs import line, logger
-from outboxd.outbox import CHUNK, Admission, Outbox, address_key
-from outboxd.payload import parse
+from outboxd.outbox import CHUNK, Outbox
+from outboxd.pace import Mode, Pace
 
 POLL = 0.04
 """Seconds between two looks for other processes' commits."""
@@ -37,6 +43,14 @@ LONG = timedelta(seconds=15)
 
 HEARTBEAT = timedelta(seconds=10)
 
+FIRST_ADMITTED = 500
+"""So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
+
+CONVOYS = 4
+"""Convoys under way at once, each with so many batches:"""
+
+BATCHES = 5
+
 
 class Relay:
     """The drain of one outbox through one courier."""
@@ -45,7 +59,9 @@ class Relay:
         self,
         outbox: Outbox,
         courier: Courier,
+        bulk: BulkCourier,
         plan: Plan,
+        mode: Mode,
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float],
@@ -55,13 +71,22 @@ class Relay:
         self._outbox = outbox
         self._courier = courier
         self._plan = plan
+        self.triggers = mode.triggers
+        self._mode = mode
         self._delivery = Delivery(courier, plan, clock=clock)
+        self._convoy = Convoy(self._delivery, bulk, plan)
+        self._importing = Importing(outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock)
         self._clock = clock
         self._chance = chance
-        self._pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="delivery")
-        self._done: SimpleQueue[Result] = SimpleQueue()
-        self._in_flight = 0
+        self._pool = ThreadPoolExecutor(plan.workers + CONVOYS, thread_name_prefix="delivery")
+        self._done: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
+        self._jobs = 0
+        self._alone = 0
+        self._convoys = 0
+        self._admitted = 0
+        self._paces: Sequence[Pace] = ()
         self.is_drained = False
+        self._is_draining = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
         self._beaten_at: datetime | None = None
@@ -84,24 +109,27 @@ class Relay:
     def _finish(self, grace: timedelta) -> None:
         """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
         give_up = monotonic() + grace.total_seconds()
-        while (self._in_flight or self._unrecorded) and monotonic() < give_up:
+        while (self._jobs or self._unrecorded) and monotonic() < give_up:
             self.bell.clear()
             try:
-                self._record(self._clock())
+                self._take_back(self._clock())
             except Exception as error:
                 _tell_stuck(error)
                 self.bell.wait(1.0)
-            if self._in_flight:
+            if self._jobs:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
 
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
+        self._is_draining = True
+        self._mode.demand(self._clock())
         while True:
             self.bell.clear()
             pause = self.step()
-            is_idle = not self._in_flight and not self._unrecorded
-            self.is_drained = not self._has_work(later=until_nothing_waits)
+            is_idle = not self._jobs and not self._unrecorded
+            has_work = self._has_work(later=until_nothing_waits)
+            self.is_drained = not has_work and self._importing.is_idle
             if is_idle and (self.is_drained or self._is_stopped()):
                 return
             self.bell.wait(pause)
@@ -110,88 +138,160 @@ class Relay:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
         self.stepped_at = monotonic()
         now = self._clock()
-        self._record(now)
+        self._take_back(now)
         self._beat(now)
         if not self._plan.enabled:
             return TICK
+        self._paces = self._mode.paces(now)
         more = self._admit(now)
-        begun = self._begin(now)
-        if more or (begun and self._room(now)):
+        if more and self._admitted < FIRST_ADMITTED:
             return 0.0
-        return self._rest(now)
+        self._admitted = 0
+        begun = self._begin(now)
+        imports = self._importing.step(now, is_last=self._is_draining and not begun and not self._convoys)
+        if more or begun:
+            return 0.0
+        is_idle = not self._jobs and self._importing.is_idle
+        if is_idle and not any(self._is_due(now, pace) for pace in self._paces):
+            self._mode.rested(now)
+        return min(self._rest(now), imports)
 
     @property
     def is_busy(self) -> bool:
         """Whether deliveries are under way."""
-        return self._in_flight > 0
+        return self._jobs > 0
 
     def close(self) -> None:
         """Let the delivery threads and the database go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
 
-    # The six stages.
+    # What others may ask of it: see importing.Crew.
+
+    def submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run `job` in the pool, and `then` with what it returned in the next round here."""
+        self._jobs += 1
+        self._pool.submit(self._work, job, then)
+
+    def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
+        """Record these in this round. `is_judged`: the lane knows of them already."""
+        now = self._clock()
+        seen: dict[int, Outcome] = {}
+        self._unrecorded.extend(self._judged(result, seen, now, is_judged=is_judged) for result in results)
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """What the lane makes of the outcome of a call."""
+        self.lane, judged = self.lane.judge(outcome, self._clock())
+        return judged
+
+    def _work(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        try:
+            self._done.put((then, job()))
+        except Exception as error:
+            logger.error(line("bug", error=type(error).__name__, at=place(error)))
+            self._done.put((_forget, None))
+        self.bell.set()
+
+    # The stages.
 
     def _admit(self, now: datetime) -> bool:
         """Take in one chunk of new events; whether there may be more."""
         events = self._outbox.fresh()
         if not events:
             return False
-        admissions = [_admission(event, self._plan.reading) for event in events]
+        admissions = [admission(event, self._plan.reading) for event in events]
         self._outbox.admit(admissions, now)
-        for admission in admissions:
-            if admission.outcome is not None:
-                told = admission.outcome
-                logger.warning(
-                    line(
-                        str(told.verdict),
-                        event=admission.event.id,
-                        reason=told.detail or "; ".join(told.warnings),
-                    )
-                )
+        announce.refused(admissions)
+        self._mode.admitted(sum(not event.is_backfill for event in events))
+        self._admitted += 1
         return len(events) == CHUNK
 
     def _begin(self, now: datetime) -> bool:
-        """Claim what is due, as much as workers, limits and lane have room for, and hand it out."""
-        room = self._room(now)
-        due = self._outbox.next_due() if room else None
-        if due is None or due > now:
+        """Claim what may go, as much as there is room for, and hand it out; whether there may be more."""
+        allowed = self.lane.room(now)
+        if allowed is not None:
+            return self._probe(now) if allowed and not self._jobs else False
+        more = False
+        for pace in self._paces:
+            begin = self._begin_convoy if pace.is_together else self._begin_alone
+            more = begin(now, pace) or more
+        return more
+
+    def _begin_alone(self, now: datetime, pace: Pace) -> bool:
+        room = min(self._plan.workers - self._alone, self._courier.room())
+        if room <= 0 or not self._is_due(now, pace):
             return False
-        claims = self._outbox.claim(now, limit=room, lease=self._courier.longest * LEASE)
-        for claim in claims:
-            self._in_flight += 1
-            self._pool.submit(self._carry, claim)
-        return bool(claims)
+        for claim in self._claim(now, pace, room):
+            self._alone += 1
+            self.submit(partial(self._delivery.carry, claim), self._carried_alone)
+        return self._alone < self._plan.workers and self._courier.room() > 0
 
-    def _carry(self, claim: Claim) -> None:
-        self._done.put(self._delivery.carry(claim))
-        self.bell.set()
+    def _begin_convoy(self, now: datetime, pace: Pace) -> bool:
+        if self._convoys == CONVOYS or self._courier.room() <= 0 or not self._is_due(now, pace):
+            return False
+        most = self._plan.batch_size * BATCHES
+        claims: list[Claim] = []
+        while len(claims) < most and (more := self._claim(now, pace, min(most - len(claims), CHUNK))):
+            claims.extend(more)
+        if not claims:
+            return False
+        self._convoys += 1
+        self.submit(partial(self._convoy.carry, claims), self._carried_together)
+        return self._convoys < CONVOYS
 
-    def _record(self, now: datetime) -> None:
-        while not self._done.empty() and len(self._unrecorded) < CHUNK:
-            self._unrecorded.append(self._judged(self._done.get(), now))
-            self._in_flight -= 1
-        if not self._unrecorded:
-            return
-        for result in self._unrecorded:
+    def _probe(self, now: datetime) -> bool:
+        """One delivery, to see whether Brevo is well again."""
+        for pace in self._paces:
+            for claim in self._claim(now, pace, 1):
+                self._alone += 1
+                self.submit(partial(self._delivery.carry, claim), self._carried_alone)
+                return True
+        return False
+
+    def _claim(self, now: datetime, pace: Pace, limit: int) -> list[Claim]:
+        lease = self._courier.longest * LEASE
+        return self._outbox.claim(
+            now, limit=limit, lease=lease, is_backfill=pace.is_backfill, before=pace.before
+        )
+
+    def _carried_alone(self, result: Result) -> None:
+        self._alone -= 1
+        self.finish([result])
+
+    def _carried_together(self, carried: Carried) -> None:
+        self._convoys -= 1
+        self.finish(carried.results)
+        self._importing.load(carried.rows)
+
+    def _take_back(self, now: datetime) -> None:
+        """Take back what came of the jobs that ended, and record it."""
+        while not self._done.empty():
+            then, told = self._done.get()
+            self._jobs -= 1
+            then(told)
+        while self._unrecorded:
+            self._record(self._unrecorded[:CHUNK], now)
+            del self._unrecorded[:CHUNK]
+
+    def _record(self, results: Sequence[Result], now: datetime) -> None:
+        for result in results:
             if result.is_redacted:
                 self._outbox.purge(result.claim.contact.customer_key)
-        kept = self._outbox.record(self._unrecorded, now)
-        results, self._unrecorded = self._unrecorded, []
+        kept = {id(result) for result in self._outbox.record(results, now)}
+        self._mode.told(results)
         for result in results:
-            self._delivery.end(result.claim)
-            self._announce(result, now, is_lost=result not in kept)
+            self._delivery.end(result)
+            announce.recorded(result, now, is_lost=id(result) not in kept)
 
-    def _judged(self, result: Result, now: datetime) -> Result:
-        """The result with its outcomes as the lane and the backoff see them."""
-        seen: dict[int, Outcome] = {}
+    def _judged(self, result: Result, seen: dict[int, Outcome], now: datetime, *, is_judged: bool) -> Result:
+        """The result with its outcomes as the lane and the backoff see them; `seen` are those of one call."""
         outcomes = {}
         for event in result.claim.events:
             outcome = result.outcomes.get(event.id)
             if outcome is None:
                 continue
             if id(outcome) not in seen:
-                self.lane, seen[id(outcome)] = self.lane.judge(outcome, now)
+                seen[id(outcome)] = outcome if is_judged else self.judge(outcome)
             left_out = result.left_out.get(event.id, ())
             judged = seen[id(outcome)]
             told = replace(judged, warnings=(*judged.warnings, *left_out)) if left_out else judged
@@ -207,53 +307,34 @@ class Relay:
             return replace(outcome, verdict=Verdict.REFUSED, detail=detail)
         return replace(outcome, retry_at=now + backoff.delay(event.attempts, self._chance()))
 
-    def _announce(self, result: Result, now: datetime, *, is_lost: bool) -> None:
-        """One line an outcome; events folded into one call share it."""
-        told: dict[Outcome, list[int]] = {}
-        for event_id, outcome in result.outcomes.items():
-            told.setdefault(replace(outcome, retry_at=None), []).append(event_id)
-        for outcome, ids in told.items():
-            is_fine = outcome.verdict in FINISHED_WELL and not outcome.warnings
-            is_aside = outcome.verdict is Verdict.BLOCKED and outcome.call is None
-            logger.log(
-                logs.LEVELS["verbose" if is_aside else "info" if is_fine else "warning"],
-                line(
-                    str(outcome.verdict),
-                    event=",".join(map(str, ids)),
-                    customer=result.claim.contact.customer_key,
-                    call=outcome.call,
-                    status=outcome.http_status,
-                    code=outcome.error_code,
-                    calls=result.calls or None,
-                    ms=milliseconds(now - result.claim.claimed_at),
-                    attempt=max(e.attempts for e in result.claim.events if e.id in ids),
-                    reason=outcome.detail,
-                    warning="; ".join(outcome.warnings) or None,
-                    request=outcome.request_id,
-                    lost="lease" if is_lost else None,
-                ),
-            )
+    # How long to rest.
 
-    # How much may begin, and how long to rest.
+    def _is_due(self, now: datetime, pace: Pace) -> bool:
+        due = self._next_due(pace)
+        return due is not None and due <= now
 
-    def _room(self, now: datetime) -> int:
-        room = self._plan.workers - self._in_flight
-        allowed = self.lane.room(now)
-        if allowed is not None:
-            room = allowed if self._in_flight == 0 else 0
-        return min(room, self._courier.room()) if room > 0 else 0
+    def _next_due(self, pace: Pace) -> datetime | None:
+        return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before)
 
     def _rest(self, now: datetime) -> float:
         """Until something is due; whatever comes earlier rings the bell."""
-        if self._in_flight and not self._room(now) and not self._courier.wait():
+        is_full = self._alone >= self._plan.workers or self._convoys == CONVOYS
+        if self.lane.state == "running" and is_full and not self._courier.wait():
             return TICK  # a delivery that ends makes room
-        due = self._outbox.next_due()
-        if due is None:
-            return TICK
-        waits = [(due - now).total_seconds(), self._courier.wait()]
-        if self.lane.until is not None and self.lane.state != "running":
-            waits.append((self.lane.until - now).total_seconds())
-        return min(TICK, max(0.0, *waits))
+        dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
+        waits = (
+            [max((min(dues) - now).total_seconds(), self._courier.wait(), self._stopped_for(now))]
+            if dues
+            else []
+        )
+        if (at := self._mode.next_at()) is not None:
+            waits.append((at - now).total_seconds())
+        return min(TICK, max(0.0, min(waits, default=TICK)))
+
+    def _stopped_for(self, now: datetime) -> float:
+        """Seconds until the lane lets anything go."""
+        until = None if self.lane.state == "running" else self.lane.until
+        return (until - now).total_seconds() if until is not None else 0.0
 
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
@@ -263,10 +344,9 @@ class Relay:
         )
 
     def _has_work(self, *, later: bool) -> bool:
-        due = self._outbox.next_due()
-        return bool(self._outbox.fresh(1)) or (
-            due is not None and (later or due <= self._clock() + 2 * ASIDE)
-        )
+        dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
+        horizon = self._clock() + 2 * ASIDE
+        return bool(self._outbox.fresh(1)) or any(later or due <= horizon for due in dues)
 
     def _sleep(self, seconds: float, seen: int) -> None:
         """Sleep until the bell, another process's commit, or the end of `seconds`."""
@@ -291,22 +371,12 @@ class Relay:
         self._beaten_at, self._told_lane = now, self.lane
 
 
+def _forget(_: None) -> None:
+    """A job that broke off tells nothing: its claims' leases lapse."""
+
+
 def _tell_stuck(error: Exception) -> None:
     if isinstance(error, OutboxdError):
         logger.error(line("stuck", reason=str(error), hint=error.hint))
     else:
         logger.error(line("bug", error=type(error).__name__, at=place(error)))
-
-
-def _admission(event: Event, options: sources.Options) -> Admission:
-    try:
-        reading = sources.read(event.source, event.event, parse(event.payload), options)
-    except EventError as error:
-        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=reason(error)))
-    if reading.kind is Kind.NOTHING:
-        return Admission(event, outcome=Outcome(Verdict.UNCHANGED, warnings=(reading.note or "",)))
-    addresses = tuple(address_key(address) for address in (reading.former_email, reading.email) if address)
-    if reading.customer_id is None and not addresses:
-        detail = "the payload has neither a customer id nor an address"
-        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
-    return Admission(event, reading.customer_id, addresses)

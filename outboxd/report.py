@@ -58,6 +58,10 @@ SELECT min(at) FROM (
 
 STATE = "SELECT key, value FROM state"
 
+IMPORTS = """
+SELECT id, size AS rows, process_id, started_at, status FROM imports WHERE ended_at IS NULL ORDER BY id
+"""
+
 WINDOW = """
 SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stats WHERE minute > :since
 """
@@ -86,7 +90,9 @@ WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-def status(connection: sqlite3.Connection, now: datetime, *, enabled: bool) -> dict[str, Any]:
+def status(
+    connection: sqlite3.Connection, now: datetime, *, enabled: bool, sync_mode: str = "realtime"
+) -> dict[str, Any]:
     """What the operator wants to know, with the keys of `outboxd status --json`.
 
     `due` is what is ready and was not tried yet: pending = due + in_flight + retrying.
@@ -108,6 +114,8 @@ def status(connection: sqlite3.Connection, now: datetime, *, enabled: bool) -> d
         "heartbeat_at": state.get("heartbeat"),
         "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
+        "window": _batch_window(state) if sync_mode == "batch" else None,
+        "imports": _dicts(connection.execute(IMPORTS)),
         "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
     }
 
@@ -117,6 +125,14 @@ def _warnings(state: Mapping[str, str]) -> list[dict[str, Any]]:
     told = json.loads(state.get("warnings", "{}"))
     found = [{"warning": text, "count": count, "last_at": at} for text, (count, at) in told.items()]
     return sorted(found, key=lambda warning: -warning["count"])
+
+
+def _batch_window(state: Mapping[str, str]) -> dict[str, Any]:
+    """The latest window and its result, and when the next one opens; before the first one mostly null."""
+    known: dict[str, Any] = json.loads(state.get("window", "{}"))
+    is_open = known.get("opened_at") is not None and known.get("closed_at") is None
+    shown = ("opened_at", "closed_at", "reason", "next_at", "delivered", "dead", "calls")
+    return {"is_open": is_open, **{name: known.get(name) for name in shown}}
 
 
 def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str, Any]:

@@ -84,6 +84,17 @@ def phone(value: Any, region: str | None) -> Any:
 
 
 @lru_cache(maxsize=1024)
+def is_certain_phone(written: str) -> bool:
+    """Whether an E.164 number belongs to a range that is known to be in use."""
+    import phonenumbers
+
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(written)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+@lru_cache(maxsize=1024)
 def _e164(written: str, region: str | None) -> Any:
     import phonenumbers
 

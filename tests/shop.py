@@ -67,7 +67,7 @@ class Shop:
         outbox = self._stack.enter_context(closing(app.outbox(self.settings)))
         courier = app.brevo(self.settings, key)
         courier.attributes(())  # known from here on: what a test breaks, or counts, is deliveries
-        relay = Relay(outbox, courier, app.plan(self.settings), clock=self.clock, chance=lambda: self.chance)
+        relay = app.relay(self.settings, courier, outbox, clock=self.clock, chance=lambda: self.chance)
         self.relay: Relay = self._stack.enter_context(closing(relay))
         return self
 

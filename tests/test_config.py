@@ -206,7 +206,7 @@ def test_a_fault_has_its_line_however_the_sections_are_spelt(name: str) -> None:
         ("skills: {customer-sync: {options: {list_id: 1, listId: 2}}}", "is there twice, as list_id"),
         ("skills: {customer-sync: {field_mapping: {phone: 'S M S'}}}", "must name a Brevo attribute"),
         ("skills: {customer-sync: {field_mapping: {first_name: A, firstName: B}}}", "there twice"),
-        ("skills: {customer-sync: {options: {sync_mode: batch}}}", "use realtime"),
+        ("skills: {customer-sync: {options: {sync_mode: bulk}}}", "must be realtime, batch or hybrid"),
         ("skills: {customer-sync: {source: 'custom:a b'}}", "the shop's name after the colon"),
         ("brevo: {base_url: 'https://[::1'}", "must begin with https://"),
         ("brevo: {base_url: 'https://'}", "must begin with https://"),

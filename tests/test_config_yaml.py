@@ -103,6 +103,7 @@ def test_any_text_is_a_configuration_or_a_list_of_faults(text: str) -> None:
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
 KEYS = ["database", "skills", "customer-sync", "source", "field_mapping", "options", "list_id", "brevo"]
 KEYS += ["base_url", "api_key_file", "timeout_seconds", "retry", "jitter"]
+KEYS += ["batch", "window", "timezone", "max_wait", "hybrid"]
 SETTINGS = st.recursive(
     VALUES,
     lambda inner: (
@@ -119,7 +120,10 @@ SETTINGS = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from(["database", "skills", "brevo", "retry"]) | st.text(max_size=3), SETTINGS)
+    st.dictionaries(
+        st.sampled_from(["database", "skills", "brevo", "retry", "batch", "hybrid"]) | st.text(max_size=3),
+        SETTINGS,
+    )
 )
 def test_any_settings_of_a_program_are_a_configuration_or_a_list_of_faults(values: Mapping[str, Any]) -> None:
     try:

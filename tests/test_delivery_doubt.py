@@ -7,7 +7,6 @@ import pytest
 
 from outboxd import app
 from outboxd.brevo.sandbox import Fault
-from outboxd.relay import Relay
 from tests.conftest import until
 from tests.shop import KEY, MakeShop, Shop
 
@@ -78,8 +77,8 @@ def test_what_a_killed_drainer_had_created_is_not_left_behind(make_shop: MakeSho
     shop = make_shop()
     shop.enqueue("created", **A)
     with closing(app.outbox(shop.settings)) as outbox:
-        courier, plan = app.brevo(shop.settings, KEY), app.plan(shop.settings)
-        with closing(Relay(outbox, courier, plan, clock=shop.clock, chance=lambda: 0.0)) as killed:
+        courier = app.brevo(shop.settings, KEY)
+        with closing(app.relay(shop.settings, courier, outbox, clock=shop.clock)) as killed:
             killed.step()
             until(lambda: addresses(shop) == ["ann@example.com"])  # and it never hears of it
     shop.later(seconds=1)
@@ -97,8 +96,8 @@ def test_a_drainer_killed_between_two_addresses_leaves_neither_behind(shop: Shop
     hang = Fault(behaviour="hang", method="GET", path="/contacts/*@*", times=1)
     shop.sandbox.faults.add(hang)
     with closing(app.outbox(shop.settings)) as outbox:
-        courier, plan = app.brevo(shop.settings, KEY), app.plan(shop.settings)
-        with closing(Relay(outbox, courier, plan, clock=shop.clock, chance=lambda: 0.0)) as killed:
+        courier = app.brevo(shop.settings, KEY)
+        with closing(app.relay(shop.settings, courier, outbox, clock=shop.clock)) as killed:
             killed.step()
             until(lambda: shop.methods[-2:] == ["POST", "GET"])
     shop.later(hours=1)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from outboxd.event import Result, Stamp
-from outboxd.outbox import Admission, Outbox, address_key
+from outboxd.keys import address_key
+from outboxd.outbox import Admission, Outbox
 from tests.test_outbox import DELIVERED, NOON, admit, claim, keys, outbox, write
 
 __all__ = ["outbox"]  # the fixture

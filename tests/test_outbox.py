@@ -12,7 +12,8 @@ import pytest
 
 from outboxd import database, intake, report
 from outboxd.event import Claim, Outcome, Result, Stamp, Verdict
-from outboxd.outbox import CHUNK, Admission, Outbox, address_key
+from outboxd.keys import address_key
+from outboxd.outbox import CHUNK, Admission, Outbox
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LEASE = timedelta(minutes=2)

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from outboxd import database, intake, report
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
-from outboxd.outbox import Admission, Outbox, address_key
+from outboxd.keys import address_key
+from outboxd.outbox import Admission, Outbox
 
 LEASE = timedelta(seconds=60)
 TEMPLATE = TemporaryDirectory()

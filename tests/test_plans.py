@@ -104,8 +104,8 @@ def index_of(step: str) -> str | None:
 
 
 def is_harmless(step: str) -> bool:
-    """A scan of what we hand in, of a subquery, of a table of one row, or of heads, or new events, in the order in
-    which they are wanted (a LIMIT ends that).
+    """A scan of what we hand in, of a subquery, of a table of one row, or of heads, or new
+    events, in the order in which they are wanted (a LIMIT ends that).
     """
     subject = step.removeprefix("SCAN ").removeprefix("TABLE ").split()[0]
     return (

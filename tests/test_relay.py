@@ -39,8 +39,8 @@ def running(relay: Relay) -> Iterator[None]:
 def beside(shop: Shop) -> Iterator[Relay]:
     """Another drainer of the same outbox."""
     with closing(app.outbox(shop.settings)) as outbox:
-        courier, plan = app.brevo(shop.settings, KEY), app.plan(shop.settings)
-        with closing(Relay(outbox, courier, plan, clock=shop.clock, chance=lambda: 0.0)) as relay:
+        courier = app.brevo(shop.settings, KEY)
+        with closing(app.relay(shop.settings, courier, outbox, clock=shop.clock)) as relay:
             yield relay
 
 

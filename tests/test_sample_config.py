@@ -22,5 +22,7 @@ def test_the_sample_holds_every_setting() -> None:
         (settings.OPTIONS, sync["options"]),
         (settings.BREVO, data["brevo"]),
         (settings.RETRY, data["retry"]),
+        (settings.BATCH, data["batch"]),
+        (settings.HYBRID, data["hybrid"]),
     ):
         assert set(section) == set(written)

@@ -18,7 +18,7 @@ ALTER TABLE outbox ADD COLUMN is_backfill INTEGER NOT NULL DEFAULT 0
     "CREATE INDEX outbox_fresh ON outbox (is_backfill, id) WHERE status = 'pending' AND customer_key IS NULL",
     "CREATE INDEX outbox_pending ON outbox (customer_key, id) "
     "WHERE status = 'pending' AND customer_key IS NOT NULL",
-    "CREATE INDEX outbox_due ON outbox (is_backfill, next_attempt_at) WHERE is_head = 1",
+    "CREATE INDEX outbox_due ON outbox (is_backfill, next_attempt_at, created_at) WHERE is_head = 1",
 )
 
 # An import runs in Brevo for minutes. Until it has ended its customers are barred here, in the database, so

@@ -35,8 +35,8 @@ PATIENCE = 2.0
 MOST_CALLS = 7
 """What the healing of everything that can be healed in one delivery comes to."""
 
-ELSEWHERE = frozenset({"GET /account", "GET /contacts/attributes"})
-"""Calls whose remaining budget may not be that of the contacts."""
+ELSEWHERE = frozenset({"GET /account", "GET /contacts/attributes", "GET /processes/{id}"})
+"""Calls whose budget may be another one than the contacts': its end says nothing about theirs."""
 
 CREATED_FIELD = "createdAt"
 
@@ -104,41 +104,62 @@ class Brevo:
         """GET /contacts/lists/{id}: whether the list exists."""
         return self.call("GET", f"/contacts/lists/{list_id}")
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        """One call within the limits and the deadline. Never raises: no answer is an Answer with status 0."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        longer: float = 0.0,
+        largest: int = BODY_LIMIT,
+    ) -> Answer:
+        """One call within the limits and the deadline. Never raises: no answer is an Answer with status 0.
+
+        `body` is JSON, written or not; `longer` are seconds that it may take beyond the others; `largest`
+        is how many bytes of an answer are read.
+        """
         name = f"{method} {_route(path)}"
         wait = acquire(self._limiter, PATIENCE, monotonic, self._sleep)
         if wait:
             return Answer(name, 429, message="own limit", wait=timedelta(seconds=wait))
         try:
-            return self._exchange(name, method, path, body)
+            return self._exchange(name, method, path, body, self._timeout + longer, largest)
         except requests.exceptions.SSLError:
             return Answer(
                 name, message="Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
             )
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
-            return Answer(name, message=f"no answer within {self._timeout:g} seconds")
+            return Answer(name, message=f"no answer within {self._timeout + longer:g} seconds")
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return Answer(name, message=f"Brevo cannot be reached: {_cause(error)}")
 
-    def _exchange(self, name: str, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
+    def _exchange(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None,
+        timeout: float,
+        largest: int,
+    ) -> Answer:
         response = self._session().request(
             method,
             self._base_url + path,
-            data=None if body is None else json.dumps(body),
+            data=body if body is None or isinstance(body, bytes) else json.dumps(body),
             headers={} if body is None else {"content-type": "application/json"},
-            timeout=self._timeout,
+            timeout=timeout,
             allow_redirects=False,  # a redirect to another host would carry the key there
             stream=True,
         )
         with response:
-            raw = response.raw.read(BODY_LIMIT + 1, decode_content=True)
-            if len(raw) <= BODY_LIMIT:
+            raw = response.raw.read(largest + 1, decode_content=True)
+            if len(raw) <= largest:
                 response.raw.read(1)  # past the end, so that the connection can be used again
         answer = answers.read(
-            name, response.status_code, response.headers, raw if len(raw) <= BODY_LIMIT else None
+            name, response.status_code, response.headers, raw if len(raw) <= largest else None
         )
-        if answer.status == 429 or response.headers.get("x-sib-ratelimit-remaining") == "0":
+        is_used_up = answer.status == 429 or response.headers.get("x-sib-ratelimit-remaining") == "0"
+        if is_used_up and name not in ELSEWHERE:
             self._hold(answer, response.headers.get("x-sib-ratelimit-reset", ""))
         return answer
 
@@ -146,7 +167,7 @@ class Brevo:
         """Other programs of the shop spend the same budget: rest when Brevo says that it is used up."""
         if answer.wait is not None:
             self._limiter.hold(monotonic() + answer.wait.total_seconds())
-        elif reset.isdecimal() and answer.call not in ELSEWHERE:
+        elif reset.isdecimal():
             self._limiter.hold(monotonic() + min(int(reset), 3600))
 
     def _session(self) -> requests.Session:
@@ -219,12 +240,7 @@ class _Visit:
         return answer
 
     def _update(self, change: Upsert, attributes: Mapping[str, Any], *, joins: bool = False) -> Answer:
-        body = {
-            **({"attributes": dict(attributes)} if attributes else {}),
-            **(_lists(change) if change.is_first or joins else {}),
-            **_flag(change.email_blacklisted, change.is_opted_out and joins),
-        }
-        answer = self._send("PUT", contact_path(change.email), body)
+        answer = self._send("PUT", contact_path(change.email), update_body(change, attributes, joins=joins))
         if answer.status == 404 and self._once("missing"):
             self._warn("Brevo did not have the contact any more: made anew")
             return self._create(change)
@@ -313,6 +329,15 @@ def _without_phones(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "attributes": attributes} if attributes else rest
 
 
+def update_body(change: Upsert, attributes: Mapping[str, Any], *, joins: bool = False) -> dict[str, Any]:
+    """What a contact that is there is told; `joins` makes it join the lists, and say an opt-out again."""
+    return {
+        **({"attributes": dict(attributes)} if attributes else {}),
+        **(_lists(change) if change.is_first or joins else {}),
+        **_flag(change.email_blacklisted, change.is_opted_out and joins),
+    }
+
+
 def contact_path(email: str) -> str:
     """The path of a contact by its address, percent-encoded whole; the type always said."""
     return f"/contacts/{quote(email, safe='')}?identifierType=email_id"
@@ -321,6 +346,8 @@ def contact_path(email: str) -> str:
 def _route(path: str) -> str:
     """The path without whom it is about, for logs."""
     path = path.partition("?")[0]
+    if path.startswith("/processes/"):
+        return "/processes/{id}"
     return "/contacts/{email}" if path.startswith("/contacts/") and "%40" in path else path
 
 

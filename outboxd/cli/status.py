@@ -24,6 +24,8 @@ def status(config_path: Path, as_json: bool, watch: bool) -> int:
     pending   written and not finished: due + in flight + retrying
     due       ready, not tried yet
     dead      given up, with a reason: see `outboxd events --dead`
+    window    in sync_mode batch: when the next one opens, and what the last one did
+    imports   what Brevo is importing; its customers wait until that has ended
 
     \b
     Examples:
@@ -37,7 +39,7 @@ def status(config_path: Path, as_json: bool, watch: bool) -> int:
         now = clock.wall()
         with database.reading(settings.database) as connection:
             database.check_revision(settings.database, database.revision(connection))
-            facts = report.status(connection, now, enabled=settings.enabled)
+            facts = report.status(connection, now, enabled=settings.enabled, sync_mode=settings.sync_mode)
         if as_json:
             import json
 
@@ -66,6 +68,10 @@ def table(facts: dict[str, Any], now: Any) -> str:
         ("lane", _lane(facts["lane"], now)),
         ("last heartbeat", _when(facts["heartbeat_at"], now) if facts["heartbeat_at"] else "never"),
     ]
+    if facts["window"] is not None:
+        rows += _batch_window(facts["window"], now)
+    if facts["imports"]:
+        rows.append(("imports", _imports(facts["imports"], now)))
     lines = [f"{name:<16}{value}" for name, value in rows]
     lines += ["", f"{'':<16}{'last hour':>12}{'last day':>12}"]
     hour, day = facts["windows"]["hour"], facts["windows"]["day"]
@@ -74,6 +80,21 @@ def table(facts: dict[str, Any], now: Any) -> str:
     for (name, last_hour), (_, last_day) in zip(_window(hour), _window(day), strict=True):
         lines.append(f"{name:<16}{last_hour:>12}{last_day:>12}")
     return "\n".join(lines)
+
+
+def _batch_window(window: dict[str, Any], now: Any) -> list[tuple[str, str]]:
+    result = f"{window['delivered']:,} delivered, {window['dead']:,} dead, {window['calls']:,} calls"
+    if window["is_open"]:
+        return [("window", f"open since {_when(window['opened_at'], now)}: {window['reason']}")]
+    rows = [("window", f"closed, next {_when(window['next_at'], now)}")]
+    if window["closed_at"]:
+        rows.append(("last window", f"{_when(window['closed_at'], now)} ({window['reason']}): {result}"))
+    return rows
+
+
+def _imports(imports: list[dict[str, Any]], now: Any) -> str:
+    rows = sum(each["rows"] for each in imports)
+    return f"{len(imports)} under way, {rows:,} rows, the first begun {_when(imports[0]['started_at'], now)}"
 
 
 def _window(window: dict[str, Any]) -> list[tuple[str, str]]:

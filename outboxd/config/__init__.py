@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from outboxd.config.document import Document, load
-from outboxd.config.settings import BrevoSettings, Config, parse
+from outboxd.config.settings import BatchSettings, BrevoSettings, Config, HybridSettings, parse
 from outboxd.errors import ConfigError
 
-__all__ = ["BrevoSettings", "Config", "api_key", "checked_key", "find", "from_mapping", "read"]
+__all__ = [
+    "BatchSettings",
+    "BrevoSettings",
+    "Config",
+    "HybridSettings",
+    "api_key",
+    "checked_key",
+    "find",
+    "from_mapping",
+    "read",
+]
 
 PLACES = (Path("config.yaml"), Path("/etc/outboxd/config.yaml"))
 """Where the configuration is looked for when nobody says where it is."""

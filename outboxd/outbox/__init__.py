@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -21,14 +21,16 @@ from sqlalchemy.exc import DBAPIError
 from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
-from outboxd.outbox import contacts, customers, endings
-from outboxd.outbox.customers import Admission, address_key
+from outboxd.outbox import contacts, customers, endings, imports
+from outboxd.outbox.customers import Admission
 from outboxd.outbox.rows import EVENT, event_of, many
 
-__all__ = ["CHUNK", "Admission", "Outbox", "address_key"]
+__all__ = ["CHUNK", "Admission", "Outbox"]
 
 CHUNK = 200
 """Rows in one transaction: other writers wait for it to end."""
+
+EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 REST = 0.001
 """Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
@@ -39,14 +41,30 @@ WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT
 """
 
 NEXT_DUE = """
-SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1 AND is_backfill = :is_backfill
+SELECT next_attempt_at FROM outbox
+WHERE is_head = 1 AND is_backfill = :is_backfill AND created_at <= :before
+ORDER BY next_attempt_at LIMIT 1
 """
 
 DUE_HEADS = """
 SELECT id, customer_key FROM outbox
-WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now
+WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now AND created_at <= :before
 ORDER BY next_attempt_at LIMIT :limit
 """
+
+WAITING = """
+SELECT count(*) FROM (
+    SELECT 1 FROM outbox WHERE is_head = 1 AND is_backfill = 0 AND next_attempt_at <= :now LIMIT :most
+)
+"""
+
+# No index serves this; it is asked once, at the start.
+LIVE_PENDING = "SELECT count(*) FROM outbox WHERE status = 'pending' AND is_backfill = 0 AND attempts = 0"
+
+STATE = "SELECT value FROM state WHERE key = :key"
+
+# What a live event is news of cannot wait behind backfilled ones.
+HURRY = "UPDATE outbox SET is_backfill = 0 WHERE is_head = 1 AND customer_key = :key AND is_backfill = 1"
 
 PENDING_OF = f"""
 SELECT {EVENT} FROM outbox
@@ -98,6 +116,7 @@ PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT va
 TAKE_OVER = """
 UPDATE outbox SET next_attempt_at = :at
 WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_attempt_at > :at
+  AND customer_key NOT IN (SELECT customer_key FROM import_rows)
 """
 
 RECOUNT = """
@@ -121,7 +140,7 @@ SELECT customer_key, next_attempt_at FROM outbox
 WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
 """
 
-WAITING = frozenset({Verdict.RETRY, Verdict.BLOCKED})
+PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
 """The verdicts after which an event is pending as before."""
 
 UNTRIED = Outcome(Verdict.BLOCKED)
@@ -137,6 +156,7 @@ class Outbox:
         self._engine = database.engine(path)
         self._watch = database.connect(path, read_only=True)
         self._rested_at = 0.0
+        self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -172,10 +192,23 @@ class Outbox:
         """The oldest events that nobody has admitted yet."""
         return list(self._events(self._look(FRESH, limit=limit)))
 
-    def next_due(self, *, is_backfill: bool = False) -> datetime | None:
-        """When the first head is due, or its lease lapses; None without admitted events."""
-        text = self._look(NEXT_DUE, is_backfill=is_backfill)[0][0]
-        return from_text(text) if text else None
+    def next_due(self, *, is_backfill: bool = False, before: datetime | None = None) -> datetime | None:
+        """When the first head, written by `before`, is due, or its lease lapses; None if there is none."""
+        found = self._look(NEXT_DUE, is_backfill=is_backfill, before=to_text(before or EVER))
+        return from_text(found[0][0]) if found else None
+
+    def waiting(self, now: datetime, *, most: int) -> int:
+        """How many customers have live events that are due; counted no further than `most`."""
+        return int(self._look(WAITING, now=to_text(now), most=most)[0][0])
+
+    def live_pending(self) -> int:
+        """How many live events are pending that were not tried yet."""
+        return int(self._look(LIVE_PENDING)[0][0])
+
+    def state(self, key: str) -> str | None:
+        """What was kept under `key`."""
+        found = self._look(STATE, key=key)
+        return str(found[0][0]) if found else None
 
     # The life of an event.
 
@@ -193,19 +226,33 @@ class Outbox:
                 clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
                 rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
             many(connection, ADMIT, rows)
+            live = {keys[each.event.id] for each in going_on if not each.event.is_backfill}
+            many(connection, HURRY, [{"key": key} for key in sorted(live)])
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             endings.finish(connection, ended, now)
             endings.write_attempts(connection, ended, now)
             endings.count(connection, ended, 0, now)
 
     def claim(
-        self, now: datetime, *, limit: int, lease: timedelta, is_backfill: bool = False
+        self,
+        now: datetime,
+        *,
+        limit: int,
+        lease: timedelta,
+        is_backfill: bool = False,
+        before: datetime | None = None,
     ) -> list[Claim]:
         """Lease up to `limit` customers whose head is due, with their pending events; attempts count now."""
         until = now + lease
         claims: list[Claim] = []
         with self._transaction() as connection:
-            heads = connection.exec_driver_sql(DUE_HEADS, {"now": to_text(now), "limit": limit, "is_backfill": is_backfill}).all()
+            values = {
+                "now": to_text(now),
+                "before": to_text(before or EVER),
+                "is_backfill": is_backfill,
+                "limit": limit,
+            }
+            heads = connection.exec_driver_sql(DUE_HEADS, values).all()
             room = CHUNK
             for head_id, key in heads:
                 head = connection.exec_driver_sql(EVENT_BY_ID, {"id": head_id}).one()
@@ -232,8 +279,8 @@ class Outbox:
                 for event in result.claim.events
             ]
             tried = [entry for entry in every if entry[1] is not UNTRIED]
-            endings.put_back(connection, [entry for entry in every if entry[1].verdict in WAITING], now)
-            endings.finish(connection, [entry for entry in every if entry[1].verdict not in WAITING], now)
+            endings.put_back(connection, [entry for entry in every if entry[1].verdict in PUT_BACK], now)
+            endings.finish(connection, [entry for entry in every if entry[1].verdict not in PUT_BACK], now)
             redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
             purged = [{"ids": json.dumps(redacted)}] if redacted else []
             many(connection, PURGE, purged)
@@ -246,6 +293,7 @@ class Outbox:
             customers.remember(connection, changed)
             found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
             many(connection, REVIVE_UNADDRESSED, [{"key": key} for key in found])
+            imports.release(connection, [result.contact.customer_key for result in results])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
             many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept

@@ -1,6 +1,5 @@
 """Whose event it is: customers by the shop's id and by address. Addresses are kept as hashes."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outboxd.event import NO_ADDRESS, Contact, Event, Outcome
+from outboxd.keys import address_key, hashed
 from outboxd.outbox.rows import many
 
 CUSTOMERS_BY_ID = """
@@ -83,16 +83,6 @@ class Admission:
     customer_id: str | None = None
     address_keys: tuple[str, ...] = ()
     outcome: Outcome | None = None
-
-
-def hashed(text: str) -> str:
-    """A short hash for keys: keys reach logs, what people are called does not."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-def address_key(email: str) -> str:
-    """The key of an address, the same however it is capitalised."""
-    return hashed(email.strip().lower())
 
 
 def customer_key(admission: Admission) -> str:

@@ -11,15 +11,18 @@ from outboxd.database import decoded
 from outboxd.event import Event
 
 EVENT = """
-id, event, substr(payload, 1, 262145), source, occurred_at, created_at, attempts,
-attempts > 0 OR last_error IS NOT NULL
+id, event, substr(payload, 1, 262145), source, occurred_at, created_at, attempts, is_backfill,
+last_error IS NOT NULL
 """
 """The columns of an event, in the order `event_of` takes them."""
 
 
-def event_of(row: Sequence[Any], default_source: str) -> Event:
-    """An event as it stands in the table, whatever a shop's client wrote there."""
-    id_, name, payload, source, occurred_at, created_at, attempts, was_tried = row
+def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = False) -> Event:
+    """An event as it stands in the table, whatever a shop's client wrote there.
+
+    `is_claimed` says that the last of its attempts is the one that is under way.
+    """
+    id_, name, payload, source, occurred_at, created_at, attempts, is_backfill, has_failed = row
     return Event(
         id=id_,
         event=str(name),
@@ -28,7 +31,8 @@ def event_of(row: Sequence[Any], default_source: str) -> Event:
         occurred_at=_moment(occurred_at),
         created_at=from_text(created_at),
         attempts=attempts,
-        was_tried=bool(was_tried),
+        is_backfill=bool(is_backfill),
+        was_tried=bool(has_failed) or attempts - is_claimed > 0,
     )
 
 

@@ -1,0 +1,24 @@
+"""Admit: whose event is it? The payload is read as far as that takes. Pure."""
+
+from outboxd import sources
+from outboxd.errand import reason
+from outboxd.errors import EventError
+from outboxd.event import Event, Kind, Outcome, Verdict
+from outboxd.keys import address_key
+from outboxd.outbox import Admission
+from outboxd.payload import parse
+
+
+def admission(event: Event, options: sources.Options) -> Admission:
+    """The customer of `event`, by id or address, or the outcome it ends with here."""
+    try:
+        reading = sources.read(event.source, event.event, parse(event.payload), options)
+    except EventError as error:
+        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=reason(error)))
+    if reading.kind is Kind.NOTHING:
+        return Admission(event, outcome=Outcome(Verdict.UNCHANGED, warnings=(reading.note or "",)))
+    addresses = tuple(address_key(address) for address in (reading.former_email, reading.email) if address)
+    if reading.customer_id is None and not addresses:
+        detail = "the payload has neither a customer id nor an address"
+        return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
+    return Admission(event, reading.customer_id, addresses)

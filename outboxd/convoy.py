@@ -1,0 +1,167 @@
+"""A convoy: many errands side by side, sharing Brevo's bulk calls. It knows no database.
+
+Known contacts go together in batches, and what Brevo turns out not to have comes back to be folded anew.
+Contacts that it does not know become rows for an import, which runs on its own (see `imports`). All else,
+removals and changes of address among it, goes alone.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from outboxd.brevo.bulk import Process, row, takes
+from outboxd.delivery import Delivery
+from outboxd.errand import Errand, Plan
+from outboxd.event import PHONES, Claim, Found, ImportRow, Outcome, Remove, Result, Upsert, Verdict
+from outboxd.keys import address_key
+from outboxd.outbox.imports import Barred
+from outboxd.values import is_certain_phone
+
+TRIES = 3
+"""An event that was tried more often than this goes alone: an import does not say what is wrong with it."""
+
+IMPORT_CALL = "POST /contacts/import"
+
+
+class BulkCourier(Protocol):
+    """Whoever carries many changes at once to Brevo."""
+
+    def update(
+        self, changes: Sequence[Upsert], is_late: Callable[[], bool]
+    ) -> tuple[list[Outcome | Found | None], int]:
+        """Change contacts that Brevo has: what came of each, and how many calls that took for all of them.
+
+        Once `is_late` says so no call is begun any more; what came of the rest is None.
+        """
+
+    def start_import(
+        self, rows: Sequence[bytes], list_ids: Sequence[int], *, is_opted_out: bool
+    ) -> int | Outcome:
+        """Hand rows over for an import: the id of its process, or why there is none."""
+
+    def process(self, process_id: int) -> Process | Outcome:
+        """How an import is getting on, or why that cannot be told."""
+
+    def reached(self, since: datetime) -> frozenset[str] | Outcome:
+        """The keys of the addresses of all contacts made or changed since then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of a convoy: the errands that are over, and the rows that are to be imported."""
+
+    results: Sequence[Result]
+    rows: Sequence[ImportRow]
+
+
+class Convoy:
+    """Runs convoys of errands. Safe for many threads; always ends in results, whatever happens."""
+
+    def __init__(self, delivery: Delivery, courier: BulkCourier, plan: Plan) -> None:
+        self._delivery = delivery
+        self._courier = courier
+        # An import must name a list, and cannot tell apart who was there before.
+        self._imports = bool(plan.policy.list_ids) and plan.updates
+        self._batch_size = plan.batch_size
+
+    def carry(self, claims: Sequence[Claim]) -> Carried:
+        """Run these claims as far as that goes at once."""
+        results, errands = self._begun(claims)
+        rows = []
+        batched = []
+        for errand in errands:
+            if (made := self._row(errand)) is not None:
+                rows.append(made)
+            elif _is_plain_update(errand.change):
+                batched.append(errand)
+            else:
+                results.append(self._delivery.finish(errand))
+        for start in range(0, len(batched), self._batch_size):
+            results.extend(self._update(batched[start : start + self._batch_size]))
+        return Carried(results, rows)
+
+    def alone(self, claims: Sequence[Claim]) -> list[Result]:
+        """Run these claims one by one."""
+        return [self._delivery.carry(claim) for claim in claims]
+
+    def taken(self, barred: Sequence[Barred], *, reached: frozenset[str] | None) -> list[Result]:
+        """An import has taken the rows of these claims.
+
+        Where it left some out, only those count whose address is among `reached`; the others go alone.
+        """
+        results, errands = self._begun([claim for claim, _ in barred])
+        sent = {claim.contact.customer_key: digest for claim, digest in barred}
+        for errand in errands:
+            made, change = self._row(errand), errand.change
+            is_taken = made is not None and (reached is None or made.address_key in reached)
+            if made is not None and is_taken and isinstance(change, Upsert):
+                is_same = made.digest == sent[made.customer_key]
+                self._delivery.tell(errand, _imported(change, is_same=is_same))
+            results.append(self._delivery.finish(errand))
+        return results
+
+    def failed(self, barred: Sequence[Barred], *, outcome: Outcome) -> list[Result]:
+        """An import of these claims came to nothing, with `outcome`."""
+        results, errands = self._begun([claim for claim, _ in barred])
+        for errand in errands:
+            errand.end(outcome)
+        return results + [errand.result() for errand in errands]
+
+    def _begun(self, claims: Iterable[Claim]) -> tuple[list[Result], list[Errand]]:
+        begun = [self._delivery.begin(claim) for claim in claims]
+        results = [each for each in begun if isinstance(each, Result)]
+        return results, [each for each in begun if isinstance(each, Errand)]
+
+    def _update(self, errands: Sequence[Errand]) -> list[Result]:
+        """One batch; whoever spoils it is told alone."""
+        changes = [errand.change for errand in errands if isinstance(errand.change, Upsert)]
+        told, calls = self._courier.update(changes, lambda: any(errand.is_late for errand in errands))
+        results = []
+        for errand, each in zip(errands, told, strict=True):
+            if each is not None:
+                self._delivery.tell(errand, each)
+            results.append(errand.result() if each is None else self._delivery.finish(errand))
+        return [replace(results[0], calls=results[0].calls + calls), *results[1:]]
+
+    def _row(self, errand: Errand) -> ImportRow | None:
+        """The errand's change as a row of an import, if it can be one."""
+        change = errand.change
+        if not self._imports or not isinstance(change, Upsert) or change.known_as is not None:
+            return None
+        if any(event.attempts > TRIES for event in errand.claim.events):
+            return None
+        carried = {name: change.complete[name] for name in sorted(_carried(change))}
+        return ImportRow(
+            errand.claim.contact.customer_key,
+            errand.claim.claimed_at,
+            address_key(change.email),
+            row(change.email, carried),
+            is_opted_out=change.email_blacklisted is True or change.is_opted_out,
+        )
+
+
+def _is_plain_update(change: Upsert | Remove | None) -> bool:
+    return isinstance(change, Upsert) and change.known_as == change.email
+
+
+def _carried(change: Upsert) -> frozenset[str]:
+    """The attributes that an import carries. A bad phone it might drop without a word: such go afterwards."""
+    return frozenset(
+        name
+        for name, value in change.complete.items()
+        if takes(value) and (name not in PHONES or is_certain_phone(value))
+    )
+
+
+def _imported(change: Upsert, *, is_same: bool) -> Outcome | Found:
+    """What an import that took the row has done: all there was to do, or a part. `is_same` says that what was
+    sent then is what would be sent now; if not, only the contact is certain.
+    """
+    if not is_same:
+        return Found(frozenset())
+    carried = _carried(change)
+    has_consent = change.email_blacklisted is not False
+    if has_consent and len(carried) == len(change.complete):
+        return Outcome(Verdict.DELIVERED, call=IMPORT_CALL, http_status=202, holds=carried)
+    return Found(carried, has_consent=has_consent)

@@ -1,0 +1,259 @@
+"""An errand: one claim on its way, change by change, whoever carries the changes.
+
+It is understood and folded here; what Brevo is to be told next stands in `change`, and whoever told it
+says what came of it. So one errand can be run alone, or a hundred of them side by side. Knows no database
+and makes no call.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from outboxd import sources
+from outboxd.backoff import Backoff
+from outboxd.errors import EventError
+from outboxd.event import (
+    FINISHED_WELL,
+    NO_ADDRESS,
+    Attribute,
+    Claim,
+    Contact,
+    Event,
+    Found,
+    Kind,
+    Nothing,
+    Outcome,
+    Remove,
+    Result,
+    Statement,
+    Unaddressed,
+    Upsert,
+    Verdict,
+)
+from outboxd.fold import Folded, Policy, fold
+from outboxd.keys import address_key
+from outboxd.mapping import needs_document, statement
+from outboxd.payload import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the configuration says of every delivery. `updates`: contacts that exist already are changed."""
+
+    rules: Mapping[str, str]
+    policy: Policy
+    backoff: Backoff = field(default_factory=Backoff)
+    workers: int = 8
+    batch_size: int = 100
+    import_size: int = 20_000
+    updates: bool = True
+    enabled: bool = True
+    region: str | None = None
+    reading: sources.Options = sources.DEFAULTS
+
+
+Said = tuple[Event, Statement]
+"""An event, and what it says."""
+
+Told = Outcome | Found
+"""What came of a change."""
+
+Steps = Generator[Upsert | Remove, Told, None]
+
+VOID = Outcome(Verdict.SUPERSEDED, detail="the customer was deleted; only a newer creation brings one back")
+
+_STOP = Outcome(Verdict.BLOCKED)
+_STOPS = frozenset({Verdict.RETRY, Verdict.BLOCKED})
+
+
+class Errand:
+    """One claim under delivery: the contact as it is by now, and what became of the events so far.
+
+    `change` is what Brevo is to be told next, None when the errand is over; `calls` counts those that were
+    made; `addresses` are the keys of every one that the contact has, had, or may be given. `longest` is how
+    long one change can take; none is begun that the lease might not outlast.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        plan: Plan,
+        catalogue: Mapping[str, Attribute],
+        *,
+        clock: Callable[[], datetime],
+        longest: timedelta,
+    ) -> None:
+        self.claim = claim
+        self.contact = claim.contact
+        self.change: Upsert | Remove | None = None
+        self.is_refused = False
+        self._plan = plan
+        self._clock = clock
+        self._last_start = claim.until - longest
+        self._policy = replace(
+            plan.policy, fixed=frozenset(each.name for each in catalogue.values() if not each.can_be_emptied)
+        )
+        self._said: list[Said] = []
+        self._outcomes: dict[int, Outcome] = {}
+        self.calls = 0
+        for event in claim.events:
+            spoken = _statement(event, plan, catalogue)
+            if isinstance(spoken, Outcome):
+                self._outcomes[event.id] = spoken
+            else:
+                self._said.append((event, spoken))
+        self._said.sort(key=lambda pair: pair[1].stamp)
+        named = {spoken.email for _, spoken in self._said} | {claim.contact.email, claim.contact.synced_email}
+        self.addresses = frozenset(address_key(address) for address in named if address is not None)
+        self._steps = self._settle_all()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the lease might not outlast another call."""
+        return self._clock() > self._last_start
+
+    def begin(self) -> None:
+        """Find the first change."""
+        self.change = next(self._steps, None)
+
+    def tell(self, told: Told) -> None:
+        """What came of `change`; finds the next one."""
+        if isinstance(told, Outcome):
+            self.calls += told.calls
+            self.is_refused = self.is_refused or told.verdict is Verdict.REFUSED
+        try:
+            self.change = self._steps.send(told)
+        except StopIteration:
+            self.change = None
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing more is to be told: what is left of the events ends as `outcome`."""
+        self._steps.close()
+        self.change = None
+        for event in self.claim.events:
+            self._outcomes.setdefault(event.id, outcome)
+
+    def result(self) -> Result:
+        """What became of it. Events without an outcome were not tried."""
+        redactions = [event.id for event, spoken in self._said if spoken.kind is Kind.REDACTED]
+        was_redacted = any(self._outcomes.get(id_, _STOP).verdict in FINISHED_WELL for id_ in redactions)
+        return Result(
+            self.claim,
+            self._outcomes,
+            self.contact,
+            calls=self.calls,
+            left_out={event.id: spoken.left_out for event, spoken in self._said if spoken.left_out},
+            is_redacted=was_redacted or self.contact.is_redacted,
+            addresses=self.addresses,
+        )
+
+    def _settle_all(self) -> Steps:
+        for part in _parts(self.contact, self._said):
+            yield from self._settle(part)
+            if self._is_stopped(part):
+                break
+
+    def _settle(self, said: Sequence[Said]) -> Steps:
+        """Deliver these events as one change; if that is refused, in halves, down to the culprit."""
+        folded = fold(self.contact, [spoken for _, spoken in said], self._policy)
+        told: Told
+        match folded.change:
+            case Nothing(verdict, detail):
+                told = Outcome(verdict, detail=detail)
+            case Unaddressed():
+                told = Outcome(Verdict.REFUSED, error_code=NO_ADDRESS, detail=_no_address(self.contact))
+            case change:
+                if self.is_late:
+                    return
+                if isinstance(change, Upsert):
+                    tried = [event.created_at for event, _ in said if event.was_tried]
+                    change = replace(change, tried_since=min(tried, default=None))
+                told = yield change
+        if isinstance(told, Found):
+            self.contact = _as_found(self.contact, folded, told)
+            return
+        if told.verdict is Verdict.REFUSED and told.call and len(said) > 1:
+            yield from self._settle_halves(said, folded)
+            return
+        for event, spoken in said:
+            is_void = spoken.stamp.event_id in folded.superseded and told.verdict in FINISHED_WELL
+            self._outcomes[event.id] = VOID if is_void else told
+        if told.verdict in FINISHED_WELL:
+            self.contact = folded.contact
+            if told.holds is not None:
+                held = {n: each for n, each in self.contact.fields.items() if n in told.holds}
+                self.contact = replace(self.contact, fields=held)
+
+    def _settle_halves(self, said: Sequence[Said], folded: Folded) -> Steps:
+        middle = len(said) // 2
+        self.contact = replace(self.contact, email=self.contact.email or folded.contact.email)
+        for half in (said[:middle], said[middle:]):
+            yield from self._settle(half)
+            if self._is_stopped(half):
+                break
+
+    def _is_stopped(self, said: Sequence[Said]) -> bool:
+        """Whether some of these events must wait, so that what follows them must, too."""
+        return any(self._outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
+
+
+def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute]) -> Statement | Outcome:
+    if event.attempts > plan.backoff.max_attempts:
+        detail = f"gave up: {event.attempts - 1} attempts began and none of them ended"
+        return Outcome(Verdict.REFUSED, detail=detail)
+    try:
+        payload = parse(event.payload)
+        reading = sources.read(event.source, event.event, payload, plan.reading)
+        if reading.kind is Kind.NOTHING:
+            return Outcome(Verdict.UNCHANGED, detail=reading.note)
+        document = sources.document(payload) if needs_document(plan.rules) else None
+        return statement(
+            event, reading, plan.rules, document=document, catalogue=catalogue, region=plan.region
+        )
+    except EventError as error:
+        return Outcome(Verdict.REFUSED, detail=reason(error))
+
+
+def _as_found(contact: Contact, folded: Folded, found: Found) -> Contact:
+    """The contact as Brevo turned out to have it."""
+    if found.holds is None:
+        return replace(contact, synced_email=None, fields={})
+    there = folded.contact
+    if not found.has_consent:
+        there = replace(there, accepts_marketing=contact.accepts_marketing, consent_at=contact.consent_at)
+    return replace(there, fields={name: each for name, each in there.fields.items() if name in found.holds})
+
+
+def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:
+    """The events in the parts in which they are to be delivered: all at once, or address by address.
+
+    An attempt whose end is unknown may have given the contact any address of the events that it was about.
+    Where several are in play those events are delivered in the order of their addresses before newer ones
+    are taken in: folded away, an address could leave a contact behind that nobody knows of.
+    """
+    addresses = {spoken.email for _, spoken in said if spoken.email} | {contact.synced_email}
+    if len(addresses - {None}) < 2:
+        return [said] if said else []
+    parts: list[list[Said]] = []
+    address = None
+    for event, spoken in said:
+        if not event.was_tried:
+            continue
+        if not parts or (spoken.email and address and spoken.email != address):
+            parts.append([])
+        address = spoken.email or address
+        parts[-1].append((event, spoken))
+    fresh = [pair for pair in said if not pair[0].was_tried]
+    return [*parts, fresh] if fresh else [*parts]
+
+
+def _no_address(contact: Contact) -> str:
+    return (
+        f"no address is known for customer {contact.customer_key}: no event has named one; "
+        "as soon as one does, this event is tried again"
+    )
+
+
+def reason(error: EventError) -> str:
+    """Why an event cannot be read, and what would help."""
+    return f"{error}; {error.hint}" if error.hint else str(error)

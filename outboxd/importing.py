@@ -1,0 +1,283 @@
+"""Importing: rows gather here until they are an import, and each import is seen through to its end.
+
+An import is known to the database before Brevo hears of it, and its customers are barred until its end is
+recorded, so that a crash loses none and nothing newer is overtaken; what a crash interrupted is taken up
+again from there. Everything here happens in the relay's thread, but for the calls.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from time import monotonic
+from typing import Any, Protocol
+
+from outboxd.brevo.bulk import LARGEST, Process
+from outboxd.brevo.limiter import Limiter
+from outboxd.convoy import BulkCourier, Carried, Convoy
+from outboxd.delivery import Delivery
+from outboxd.errand import Plan
+from outboxd.event import Import, ImportRow, Outcome, Result, Verdict
+from outboxd.logs import line, logger
+from outboxd.outbox.imports import Barred, Ledger
+
+FEW = 50
+"""So many rows, and fewer, are sent one by one: an import has calls of its own, and takes its time."""
+
+LINGER = timedelta(seconds=2)
+"""How long rows wait for others; longer while an import is under way, for then there is no haste."""
+
+LONG_LINGER = timedelta(seconds=20)
+
+FIRST_LOOK = timedelta(seconds=2)
+LATEST_LOOK = timedelta(seconds=60)
+"""How long after its start, and at the latest, an import is looked at."""
+
+LOOKS = 60
+"""Looks at imports in an hour. Brevo allows a hundred for all that are not contacts."""
+
+SKEW = timedelta(minutes=10)
+"""How far Brevo's clock may be behind this one where it does not say when an import began."""
+
+
+class Crew(Protocol):
+    """Who does the work: the relay."""
+
+    def submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run `job` in a thread, and `then` with what it returned in the relay's own."""
+
+    def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
+        """Record these before anything else is done. `is_judged`: the lane knows of them already."""
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """What the lane makes of the outcome of a call."""
+
+
+@dataclass(slots=True)
+class _Cargo:
+    """Rows that wait for company."""
+
+    rows: list[ImportRow] = field(default_factory=list)
+    size: int = 0
+    since: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Voyage:
+    """An import under way. `rows` are kept until Brevo has them; `settle` makes results of its claims once it
+    is known how it ended.
+    """
+
+    made: Import
+    look_at: datetime
+    rows: list[ImportRow] = field(default_factory=list)
+    looks: int = 0
+    after: str = ""
+    is_busy: bool = False
+    settle: Callable[[list[Barred]], list[Result]] | None = None
+    status: str = "running"
+    left_out: int | None = None
+
+
+class Importing:
+    """The imports of one relay."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        delivery: Delivery,
+        convoy: Convoy,
+        courier: BulkCourier,
+        crew: Crew,
+        plan: Plan,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._delivery = delivery
+        self._convoy = convoy
+        self._courier = courier
+        self._crew = crew
+        self._list_ids = plan.policy.list_ids
+        self._size = plan.import_size
+        self._clock = clock
+        self._cargoes = {False: _Cargo(), True: _Cargo()}
+        self._looks = Limiter([(LOOKS, 3600.0)])
+        self._voyages = {made.id: _Voyage(made, clock()) for made in ledger.under_way()}
+        delivery.bar(ledger.barred())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits here, and nothing is under way."""
+        return not self._voyages and not self._waiting
+
+    @property
+    def _waiting(self) -> bool:
+        return any(cargo.rows for cargo in self._cargoes.values())
+
+    def load(self, rows: Sequence[ImportRow]) -> None:
+        """Let these wait for company; whoever is opted out travels apart, and under that flag."""
+        now = self._clock()
+        for row in rows:
+            cargo = self._cargoes[row.is_opted_out]
+            if len(cargo.rows) == self._size or cargo.size + len(row.body) + 1 > LARGEST - 1024:
+                self._depart(cargo, now)
+            cargo.rows.append(row)
+            cargo.size += len(row.body) + 1
+            cargo.since = cargo.since or now
+
+    def step(self, now: datetime, *, is_last: bool) -> float:
+        """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
+        for cargo in self._cargoes.values():
+            if cargo.since is None:
+                continue
+            linger = LONG_LINGER if self._voyages else LINGER
+            if is_last or len(cargo.rows) >= self._size or now >= cargo.since + linger:
+                self._depart(cargo, now)
+        waits = [self._advance(voyage, now) for voyage in list(self._voyages.values())]
+        waits += [LINGER.total_seconds()] if self._waiting else []
+        return min(waits, default=float("inf"))
+
+    # Leaving.
+
+    def _depart(self, cargo: _Cargo, now: datetime) -> None:
+        rows, cargo.rows, cargo.size, cargo.since = cargo.rows, [], 0, None
+        self._send(rows, now)
+
+    def _send(self, rows: Sequence[ImportRow], now: datetime) -> None:
+        if len(rows) <= FEW:
+            claims = self._ledger.reclaimed(rows)
+            self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
+            return
+        made, held = self._ledger.open(rows, now)
+        self._delivery.bar((row.address_key, row.customer_key) for row in held)
+        voyage = self._voyages[made.id] = _Voyage(made, now, held)
+        self._start(voyage)
+
+    def _start(self, voyage: _Voyage) -> None:
+        voyage.is_busy = True
+        bodies = [row.body for row in voyage.rows]
+        is_opted_out = any(row.is_opted_out for row in voyage.rows)
+        job = partial(self._courier.start_import, bodies, self._list_ids, is_opted_out=is_opted_out)
+        self._crew.submit(job, partial(self._started, voyage))
+
+    def _started(self, voyage: _Voyage, told: int | Outcome) -> None:
+        now = self._clock()
+        voyage.is_busy = False
+        rows, voyage.rows = voyage.rows, []
+        if isinstance(told, int):
+            self._ledger.started(voyage.made.id, told)
+            voyage.made = replace(voyage.made, process_id=told)
+            voyage.look_at = now + FIRST_LOOK
+            logger.info(line("import", id=voyage.made.id, process=told, rows=len(rows)))
+            return
+        outcome = self._crew.judge(told)
+        if outcome.verdict is Verdict.REFUSED and len(rows) > 1:
+            self._end(voyage, "refused", now)
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                self._send(half, now)
+            return
+        self._fail(voyage, outcome)
+
+    # Under way.
+
+    def _advance(self, voyage: _Voyage, now: datetime) -> float:
+        """Do what this import needs now; seconds until it needs more."""
+        if voyage.is_busy:
+            return float("inf")
+        if voyage.settle is not None:
+            return self._settle(voyage, now)
+        if voyage.made.process_id is None:
+            return self._gather(voyage, now)
+        if now < voyage.look_at:
+            return (voyage.look_at - now).total_seconds()
+        if wait := self._looks.take(monotonic()):
+            return wait
+        voyage.is_busy = True
+        self._crew.submit(
+            partial(self._courier.process, voyage.made.process_id), partial(self._looked, voyage)
+        )
+        return float("inf")
+
+    def _looked(self, voyage: _Voyage, told: Process | Outcome) -> None:
+        now = self._clock()
+        voyage.is_busy = False
+        voyage.looks += 1
+        voyage.look_at = now + min(FIRST_LOOK * 2**voyage.looks, LATEST_LOOK)
+        if isinstance(told, Outcome):
+            voyage.look_at = now + LATEST_LOOK
+            logger.warning(line("import", id=voyage.made.id, reason=f"cannot be looked at: {told.detail}"))
+        elif told.has_failed:
+            detail = f"Brevo ended the import as {told.status}"
+            self._fail(voyage, Outcome(Verdict.RETRY, call="POST /contacts/import", detail=detail))
+        elif told.has_ended and told.left_out == 0:
+            self._arrive(voyage, 0, None)
+        elif told.has_ended:
+            voyage.is_busy = True
+            since = told.created_at or voyage.made.started_at - SKEW
+            self._crew.submit(
+                partial(self._courier.reached, since), partial(self._searched, voyage, told.left_out)
+            )
+
+    def _searched(self, voyage: _Voyage, left_out: int | None, told: frozenset[str] | Outcome) -> None:
+        """Some rows were left out, Brevo does not say which: those whose contact nobody has touched since."""
+        voyage.is_busy = False
+        if isinstance(told, Outcome):
+            self._crew.judge(told)
+            voyage.look_at = self._clock() + LATEST_LOOK
+        else:
+            self._arrive(voyage, left_out, told)
+
+    # The end.
+
+    def _arrive(self, voyage: _Voyage, left_out: int | None, reached: frozenset[str] | None) -> None:
+        voyage.status, voyage.left_out = "completed", left_out
+        voyage.settle = partial(self._convoy.taken, reached=reached)
+
+    def _fail(self, voyage: _Voyage, outcome: Outcome) -> None:
+        voyage.status = "failed"
+        voyage.settle = partial(self._convoy.failed, outcome=outcome)
+
+    def _settle(self, voyage: _Voyage, now: datetime) -> float:
+        """Make results of the next claims, until there are none."""
+        claims = self._ledger.claims(voyage.made.id)
+        if not claims or voyage.settle is None:
+            self._end(voyage, voyage.status, now)
+            return 0.0
+        voyage.is_busy = True
+        self._crew.submit(partial(voyage.settle, claims), partial(self._settled, voyage))
+        return float("inf")
+
+    def _settled(self, voyage: _Voyage, results: Sequence[Result]) -> None:
+        voyage.is_busy = False
+        self._crew.finish(results, is_judged=voyage.status == "failed")
+
+    def _end(self, voyage: _Voyage, status: str, now: datetime) -> None:
+        self._ledger.ended(voyage.made.id, status, voyage.left_out, now)
+        del self._voyages[voyage.made.id]
+        logger.info(
+            line("import", id=voyage.made.id, status=status, rows=voyage.made.size, left_out=voyage.left_out)
+        )
+
+    # After a crash.
+
+    def _gather(self, voyage: _Voyage, now: datetime) -> float:
+        """Nobody knows whether Brevo was told of this import: its rows are made once more, and sent again.
+
+        They are the same rows, and Brevo takes imports in their order, so the later one is the last word.
+        """
+        claims = [claim for claim, _ in self._ledger.claims(voyage.made.id, after=voyage.after)]
+        if not claims:
+            if voyage.rows:
+                self._start(voyage)
+                return float("inf")
+            self._end(voyage, "empty", now)
+            return 0.0
+        voyage.after = claims[-1].contact.customer_key
+        voyage.is_busy = True
+        self._crew.submit(partial(self._convoy.carry, claims), partial(self._gathered, voyage))
+        return float("inf")
+
+    def _gathered(self, voyage: _Voyage, carried: Carried) -> None:
+        voyage.is_busy = False
+        voyage.rows.extend(carried.rows)
+        self._crew.finish(carried.results)

@@ -1,0 +1,167 @@
+"""The imports: which are under way in Brevo, and whom they bar from any other delivery.
+
+A barred customer's head has a lease without end: only the end of the import lets anybody claim it again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outboxd.clock import from_text, to_text
+from outboxd.event import Claim, Import, ImportRow
+from outboxd.outbox import contacts
+from outboxd.outbox.rows import EVENT, event_of, many
+
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""When the lease of a barred customer lapses."""
+
+OPEN = "INSERT INTO imports (size, started_at) VALUES (:size, :now)"
+
+# A row whose lease was lost meanwhile is somebody else's; one of an import that was divided moves over.
+BAR = """
+INSERT INTO import_rows (customer_key, import_id, claimed_at, address_key, digest)
+SELECT :key, :import_id, :claimed_at, :address_key, :digest
+WHERE EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key AND claimed_at = :claimed_at)
+ON CONFLICT (customer_key) DO UPDATE SET import_id = :import_id
+"""
+
+HOLD = """
+UPDATE outbox SET next_attempt_at = :never
+WHERE is_head = 1 AND customer_key = :key AND claimed_at = :claimed_at
+"""
+
+BARRED_BY = "SELECT customer_key FROM import_rows WHERE import_id = :import_id"
+
+BARRED = "SELECT address_key, customer_key FROM import_rows"
+
+ROWS_OF = """
+SELECT customer_key, claimed_at, digest FROM import_rows
+WHERE import_id = :import_id AND customer_key > :after ORDER BY customer_key LIMIT :limit
+"""
+
+RELEASE = "DELETE FROM import_rows WHERE customer_key = :key"
+
+STARTED = "UPDATE imports SET process_id = :process_id, status = 'running' WHERE id = :import_id"
+
+ENDED = """
+UPDATE imports SET ended_at = :now, status = :status, left_out = :left_out
+WHERE id = :import_id AND ended_at IS NULL
+"""
+
+UNDER_WAY = """
+SELECT id, size, started_at, process_id FROM imports WHERE ended_at IS NULL ORDER BY id
+"""
+
+
+EVENTS_OF = f"""
+SELECT {EVENT}, next_attempt_at FROM outbox
+WHERE status = 'pending' AND customer_key = :key AND claimed_at = :claimed_at ORDER BY id
+"""
+
+Barred = tuple[Claim, str]
+"""A claim under an import, and the digest of the row that was sent."""
+
+
+class Ledger:
+    """The imports of one database. `transaction` begins one of the outbox's."""
+
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        *,
+        chunk: int,
+        default_source: str,
+    ) -> None:
+        self._transaction = transaction
+        self._chunk = chunk
+        self._default_source = default_source
+
+    def under_way(self) -> list[Import]:
+        """The imports whose end is not recorded, oldest first."""
+        with self._transaction() as connection:
+            return [_import(row) for row in connection.exec_driver_sql(UNDER_WAY)]
+
+    def barred(self) -> list[tuple[str, str]]:
+        """The address key and the customer key of everyone in an import."""
+        with self._transaction() as connection:
+            return [(row[0], row[1]) for row in connection.exec_driver_sql(BARRED)]
+
+    def open(self, rows: Sequence[ImportRow], now: datetime) -> tuple[Import, list[ImportRow]]:
+        """A new import; it bars the customers of `rows`. Returns those whose claims still hold, too."""
+        with self._transaction() as connection:
+            values = {"size": len(rows), "now": to_text(now)}
+            made = Import(int(connection.exec_driver_sql(OPEN, values).lastrowid), len(rows), now)
+        for start in range(0, len(rows), self._chunk):
+            with self._transaction() as connection:
+                _bar(connection, made.id, rows[start : start + self._chunk])
+        with self._transaction() as connection:
+            held = {row[0] for row in connection.exec_driver_sql(BARRED_BY, {"import_id": made.id})}
+        return made, [row for row in rows if row.customer_key in held]
+
+    def started(self, import_id: int, process_id: int) -> None:
+        """Brevo has taken the import over."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql(STARTED, {"import_id": import_id, "process_id": process_id})
+
+    def claims(self, import_id: int, *, after: str = "") -> list[Barred]:
+        """The next claims that the import bars, by customer key; none left: none."""
+        found: list[Barred] = []
+        values = {"import_id": import_id, "after": after, "limit": self._chunk}
+        with self._transaction() as connection:
+            for key, claimed_at, digest in connection.exec_driver_sql(ROWS_OF, values).all():
+                claim = self._claim(connection, key, claimed_at)
+                if claim.events:
+                    found.append((claim, digest))
+                else:  # ended by another hand
+                    connection.exec_driver_sql(RELEASE, {"key": key})
+        return found
+
+    def reclaimed(self, rows: Sequence[ImportRow]) -> list[Claim]:
+        """The claims that `rows` were made for, as far as they still hold; their leases are as they were."""
+        with self._transaction() as connection:
+            claims = [self._claim(connection, row.customer_key, to_text(row.claimed_at)) for row in rows]
+        return [claim for claim in claims if claim.events]
+
+    def ended(self, import_id: int, status: str, left_out: int | None, now: datetime) -> None:
+        """The import is over, and what became of its rows is recorded."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql(
+                ENDED, {"import_id": import_id, "status": status, "left_out": left_out, "now": to_text(now)}
+            )
+
+    def _claim(self, connection: Connection, key: str, claimed_at: str) -> Claim:
+        rows = connection.exec_driver_sql(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).all()
+        events = tuple(event_of(row[:-1], self._default_source, is_claimed=True) for row in rows)
+        until = max((from_text(row[-1]) for row in rows), default=NEVER)
+        return Claim(contacts.load(connection, key), events, from_text(claimed_at), until)
+
+
+def release(connection: Connection, customer_keys: Iterable[str]) -> None:
+    """What became of these customers' rows is recorded."""
+    many(connection, RELEASE, [{"key": key} for key in customer_keys])
+
+
+def _bar(connection: Connection, import_id: int, rows: Sequence[ImportRow]) -> None:
+    values = [
+        {
+            "key": row.customer_key,
+            "import_id": import_id,
+            "claimed_at": to_text(row.claimed_at),
+            "address_key": row.address_key,
+            "digest": row.digest,
+        }
+        for row in rows
+    ]
+    many(connection, BAR, values)
+    held = [
+        {"key": each["key"], "claimed_at": each["claimed_at"], "never": to_text(NEVER)} for each in values
+    ]
+    many(connection, HOLD, held)
+
+
+def _import(row: Sequence[Any]) -> Import:
+    id_, size, started_at, process_id = row
+    return Import(id_, size, from_text(started_at), process_id)
