@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from outboxd.brevo.bulk import Process, row, takes
-from outboxd.delivery import Delivery
+from outboxd.delivery import Delivery, told_bug
 from outboxd.errand import Errand, Plan
 from outboxd.event import PHONES, Claim, Found, ImportRow, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.keys import address_key
@@ -67,19 +67,10 @@ class Convoy:
 
     def carry(self, claims: Sequence[Claim]) -> Carried:
         """Run these claims as far as that goes at once."""
-        results, errands = self._begun(claims)
-        rows = []
-        batched = []
-        for errand in errands:
-            if (made := self._row(errand)) is not None:
-                rows.append(made)
-            elif _is_plain_update(errand.change):
-                batched.append(errand)
-            else:
-                results.append(self._delivery.finish(errand))
-        for start in range(0, len(batched), self._batch_size):
-            results.extend(self._update(batched[start : start + self._batch_size]))
-        return Carried(results, rows)
+        try:
+            return self._carry(claims)
+        except Exception as error:
+            return Carried(self._ended(claims, told_bug(claims[0], error)), ())
 
     def alone(self, claims: Sequence[Claim]) -> list[Result]:
         """Run these claims one by one."""
@@ -90,8 +81,36 @@ class Convoy:
 
         Where it left some out, only those count whose address is among `reached`; the others go alone.
         """
-        results, errands = self._begun([claim for claim, _ in barred])
-        sent = {claim.contact.customer_key: digest for claim, digest in barred}
+        claims = [claim for claim, _ in barred]
+        try:
+            return self._taken(claims, [digest for _, digest in barred], reached)
+        except Exception as error:
+            return self._ended(claims, told_bug(claims[0], error))
+
+    def failed(self, barred: Sequence[Barred], *, outcome: Outcome) -> list[Result]:
+        """An import of these claims came to nothing, with `outcome`."""
+        return self._ended([claim for claim, _ in barred], outcome)
+
+    def _carry(self, claims: Sequence[Claim]) -> Carried:
+        results, errands = self._begun(claims)
+        rows = []
+        batched: list[Errand] = []
+        others: list[Errand] = []
+        for errand in errands:
+            if (made := self._row(errand)) is not None:
+                rows.append(made)
+            else:
+                (batched if _is_plain_update(errand.change) else others).append(errand)
+        for start in range(0, len(batched), self._batch_size):
+            results.extend(self._update(batched[start : start + self._batch_size]))
+        results.extend(self._delivery.finish(errand) for errand in others)
+        return Carried(results, rows)
+
+    def _taken(
+        self, claims: Sequence[Claim], digests: Sequence[str], reached: frozenset[str] | None
+    ) -> list[Result]:
+        results, errands = self._begun(claims)
+        sent = {claim.contact.customer_key: digest for claim, digest in zip(claims, digests, strict=True)}
         for errand in errands:
             made, change = self._row(errand), errand.change
             is_taken = made is not None and (reached is None or made.address_key in reached)
@@ -101,9 +120,8 @@ class Convoy:
             results.append(self._delivery.finish(errand))
         return results
 
-    def failed(self, barred: Sequence[Barred], *, outcome: Outcome) -> list[Result]:
-        """An import of these claims came to nothing, with `outcome`."""
-        results, errands = self._begun([claim for claim, _ in barred])
+    def _ended(self, claims: Sequence[Claim], outcome: Outcome) -> list[Result]:
+        results, errands = self._begun(claims)
         for errand in errands:
             errand.end(outcome)
         return results + [errand.result() for errand in errands]

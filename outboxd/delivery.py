@@ -66,7 +66,7 @@ class Delivery:
         try:
             errand = Errand(claim, self._plan, catalogue, clock=self._clock, longest=self._courier.longest)
         except Exception as error:
-            return _all(claim, _told_bug(claim, error))
+            return _all(claim, told_bug(claim, error))
         if not self._addresses.take(claim.contact.customer_key, errand.addresses):
             is_barred = self._addresses.are_barred(errand.addresses)
             aside = LONG_ASIDE if is_barred else ASIDE
@@ -98,7 +98,7 @@ class Delivery:
         try:
             step()
         except Exception as error:
-            errand.end(_told_bug(errand.claim, error))
+            errand.end(told_bug(errand.claim, error))
 
 
 class Addresses:
@@ -143,7 +143,8 @@ def _all(claim: Claim, outcome: Outcome) -> Result:
     return Result(claim, dict.fromkeys((event.id for event in claim.events), outcome), claim.contact)
 
 
-def _told_bug(claim: Claim, error: Exception) -> Outcome:
+def told_bug(claim: Claim, error: Exception) -> Outcome:
+    """A bug of ours, told to the log: a failed attempt, not the end of the daemon."""
     logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=place(error)))
     return Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
 

@@ -86,7 +86,6 @@ class Errand:
         self.claim = claim
         self.contact = claim.contact
         self.change: Upsert | Remove | None = None
-        self.is_refused = False
         self._plan = plan
         self._clock = clock
         self._last_start = claim.until - longest
@@ -120,7 +119,6 @@ class Errand:
         """What came of `change`; finds the next one."""
         if isinstance(told, Outcome):
             self.calls += told.calls
-            self.is_refused = self.is_refused or told.verdict is Verdict.REFUSED
         try:
             self.change = self._steps.send(told)
         except StopIteration:

@@ -33,6 +33,9 @@ FIRST_LOOK = timedelta(seconds=2)
 LATEST_LOOK = timedelta(seconds=60)
 """How long after its start, and at the latest, an import is looked at."""
 
+MOST = 3
+"""Imports under way at once, before backfilled events wait here rather than in Brevo."""
+
 LOOKS = 60
 """Looks at imports in an hour. Brevo allows a hundred for all that are not contacts."""
 
@@ -109,6 +112,11 @@ class Importing:
     def is_idle(self) -> bool:
         """Whether nothing waits here, and nothing is under way."""
         return not self._voyages and not self._waiting
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many are under way that more would only wait, in Brevo and in memory."""
+        return len(self._voyages) >= MOST
 
     @property
     def _waiting(self) -> bool:

@@ -142,7 +142,8 @@ class Relay:
         self._beat(now)
         if not self._plan.enabled:
             return TICK
-        self._paces = self._mode.paces(now)
+        is_full = self._importing.is_full
+        self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
         more = self._admit(now)
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
@@ -169,7 +170,10 @@ class Relay:
     # What others may ask of it: see importing.Crew.
 
     def submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Run `job` in the pool, and `then` with what it returned in the next round here."""
+        """Run `job` in the pool, and `then` with what it returned in the next round here.
+
+        A job that breaks off has returned a failed outcome.
+        """
         self._jobs += 1
         self._pool.submit(self._work, job, then)
 
@@ -189,7 +193,8 @@ class Relay:
             self._done.put((then, job()))
         except Exception as error:
             logger.error(line("bug", error=type(error).__name__, at=place(error)))
-            self._done.put((_forget, None))
+            failed = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
+            self._done.put((then, failed))
         self.bell.set()
 
     # The stages.
@@ -369,10 +374,6 @@ class Relay:
             logger.warning(line("lane", state=self.lane.state, reason=self.lane.reason, until=lane["until"]))
         self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane)}, now)
         self._beaten_at, self._told_lane = now, self.lane
-
-
-def _forget(_: None) -> None:
-    """A job that broke off tells nothing: its claims' leases lapse."""
 
 
 def _tell_stuck(error: Exception) -> None:

@@ -115,7 +115,10 @@ def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
         )
     else:
         yield Finding("attributes", True, f"Brevo has all {len(wanted)} that the mapping names")
-    if settings.list_id is not None:
+    if settings.list_id is None:
+        told = "none is set, and Brevo's imports need one: new contacts go one by one, ten a second"
+        yield Finding("list", True, told, "set options.list_id", is_warning=True)
+    else:
         answer = account.list_(settings.list_id)
         told = f"list {settings.list_id}"
         if answer.is_success:
