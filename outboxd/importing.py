@@ -36,6 +36,9 @@ LATEST_LOOK = timedelta(seconds=60)
 MOST = 3
 """Imports under way at once, before backfilled events wait here rather than in Brevo."""
 
+ORPHANED = timedelta(minutes=15)
+"""How old an import is that another drainer began and seems to have left."""
+
 LOOKS = 60
 """Looks at imports in an hour. Brevo allows a hundred for all that are not contacts."""
 
@@ -105,8 +108,8 @@ class Importing:
         self._clock = clock
         self._cargoes = {False: _Cargo(), True: _Cargo()}
         self._looks = Limiter([(LOOKS, 3600.0)])
-        self._voyages = {made.id: _Voyage(made, clock()) for made in ledger.under_way()}
-        delivery.bar(ledger.barred())
+        self._voyages: dict[int, _Voyage] = {}
+        self._adopt_at: datetime | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -135,6 +138,8 @@ class Importing:
 
     def step(self, now: datetime, *, is_last: bool) -> float:
         """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
+        if self._adopt_at is None or now >= self._adopt_at:
+            self._adopt(now)
         for cargo in self._cargoes.values():
             if cargo.since is None:
                 continue
@@ -267,6 +272,15 @@ class Importing:
         )
 
     # After a crash.
+
+    def _adopt(self, now: datetime) -> None:
+        """Take over the imports that nobody looks after: at the start all, later those that are old."""
+        is_start, self._adopt_at = self._adopt_at is None, now + ORPHANED
+        for made in self._ledger.under_way():
+            if made.id not in self._voyages and (is_start or made.started_at < now - ORPHANED):
+                self._voyages[made.id] = _Voyage(made, now)
+        if self._voyages:
+            self._delivery.bar(self._ledger.barred())
 
     def _gather(self, voyage: _Voyage, now: datetime) -> float:
         """Nobody knows whether Brevo was told of this import: its rows are made once more, and sent again.

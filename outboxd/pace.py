@@ -91,11 +91,12 @@ class Batch(Mode):
     def __init__(self, outbox: Outbox, rules: Rules, clock: Callable[[], datetime]) -> None:
         super().__init__(outbox)
         self._rules = rules
-        self._window = from_state(json.loads(outbox.state("window") or "null"), clock())
-        self._waiting = outbox.live_pending() if rules.max_events is not None else 0
-        self._save(self._window, clock())
+        self._window = Window(clock())
+        self._waiting = 0
+        self._is_resumed = False
 
     def paces(self, now: datetime) -> list[Pace]:
+        self._resume(now)
         flushed_at = self._outbox.state("flush")
         reason = self._window.due(
             self._rules,
@@ -133,7 +134,17 @@ class Batch(Mode):
             logger.info(line("window", state="closed", **told))
 
     def demand(self, now: datetime) -> None:
+        self._resume(now)
         self._open(now, "drain")
+
+    def _resume(self, now: datetime) -> None:
+        """Go on from where the last process was, at the first round: until then it may still be at work."""
+        if self._is_resumed:
+            return
+        self._is_resumed = True
+        self._window = from_state(json.loads(self._outbox.state("window") or "null"), now)
+        self._waiting = self._outbox.live_pending() if self._rules.max_events is not None else 0
+        self._save(self._window, now)
 
     def _open(self, now: datetime, reason: str) -> None:
         self._waiting = 0

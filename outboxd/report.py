@@ -48,11 +48,14 @@ SELECT min(created_at) FROM (
 )
 """
 
+# Whoever is in an import is due when that ends, which no clock tells: their heads say the year 9999.
 NEXT_ATTEMPT = """
 SELECT min(at) FROM (
-    SELECT min(next_attempt_at) AS at FROM outbox WHERE is_head = 1 AND is_backfill = 0
+    SELECT min(next_attempt_at) AS at FROM outbox
+    WHERE is_head = 1 AND is_backfill = 0 AND next_attempt_at < '9999'
     UNION ALL
-    SELECT min(next_attempt_at) FROM outbox WHERE is_head = 1 AND is_backfill = 1
+    SELECT min(next_attempt_at) FROM outbox
+    WHERE is_head = 1 AND is_backfill = 1 AND next_attempt_at < '9999'
 )
 """
 
