@@ -83,11 +83,11 @@ def table(facts: dict[str, Any], now: Any) -> str:
 
 
 def _batch_window(window: dict[str, Any], now: Any) -> list[tuple[str, str]]:
-    result = f"{window['delivered']:,} delivered, {window['dead']:,} dead, {window['calls']:,} calls"
     if window["is_open"]:
         return [("window", f"open since {_when(window['opened_at'], now)}: {window['reason']}")]
     rows = [("window", f"closed, next {_when(window['next_at'], now)}")]
     if window["closed_at"]:
+        result = f"{window['delivered']:,} delivered, {window['dead']:,} dead, {window['calls']:,} calls"
         rows.append(("last window", f"{_when(window['closed_at'], now)} ({window['reason']}): {result}"))
     return rows
 
