@@ -5,12 +5,13 @@ Contacts that it does not know become rows for an import, which runs on its own 
 removals and changes of address among it, goes alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
-from outboxd.brevo.bulk import Process, row, takes
+from outboxd.brevo.bulk import Process, Reached, has, row, takes
 from outboxd.delivery import Delivery, told_bug
 from outboxd.errand import Errand, Plan
 from outboxd.event import PHONES, Claim, Found, ImportRow, Outcome, Remove, Result, Upsert, Verdict
@@ -32,7 +33,8 @@ class BulkCourier(Protocol):
     ) -> tuple[list[Outcome | Found | None], int]:
         """Change contacts that Brevo has: what came of each, and how many calls that took for all of them.
 
-        Once `is_late` says so no call is begun any more; what came of the rest is None.
+        Once a call comes to nothing, or `is_late` says so, no call is begun any more; what came of the rest
+        is None.
         """
 
     def start_import(
@@ -43,8 +45,8 @@ class BulkCourier(Protocol):
     def process(self, process_id: int) -> Process | Outcome:
         """How an import is getting on, or why that cannot be told."""
 
-    def reached(self, since: datetime) -> frozenset[str] | Outcome:
-        """The keys of the addresses of all contacts made or changed since then."""
+    def reached(self, since: datetime) -> Reached | Outcome:
+        """All contacts made or changed since then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,11 @@ class Convoy:
         """Run these claims one by one."""
         return [self._delivery.carry(claim) for claim in claims]
 
-    def taken(self, barred: Sequence[Barred], *, reached: frozenset[str] | None) -> list[Result]:
+    def taken(self, barred: Sequence[Barred], *, reached: Reached | None) -> list[Result]:
         """An import has taken the rows of these claims.
 
-        Where it left some out, only those count whose address is among `reached`; the others go alone.
+        Where it left some out, only those count whose contact is among `reached` and has what was sent, for
+        others may have touched it meanwhile; the rest go alone.
         """
         claims = [claim for claim, _ in barred]
         try:
@@ -91,30 +94,33 @@ class Convoy:
         """An import of these claims came to nothing, with `outcome`."""
         return self._ended([claim for claim, _ in barred], outcome)
 
+    def refused(self, barred: Sequence[Barred]) -> list[Result]:
+        """An import of these claims was refused: each goes alone."""
+        return self.alone([claim for claim, _ in barred])
+
     def _carry(self, claims: Sequence[Claim]) -> Carried:
         results, errands = self._begun(claims)
         rows = []
-        batched: list[Errand] = []
+        updates: list[Errand] = []
         others: list[Errand] = []
         for errand in errands:
             if (made := self._row(errand)) is not None:
                 rows.append(made)
             else:
-                (batched if _is_plain_update(errand.change) else others).append(errand)
-        for start in range(0, len(batched), self._batch_size):
-            results.extend(self._update(batched[start : start + self._batch_size]))
+                (updates if _is_plain_update(errand.change) else others).append(errand)
+        for company in self._companies(updates):
+            results.extend(self._update(company))
         results.extend(self._delivery.finish(errand) for errand in others)
         return Carried(results, rows)
 
     def _taken(
-        self, claims: Sequence[Claim], digests: Sequence[str], reached: frozenset[str] | None
+        self, claims: Sequence[Claim], digests: Sequence[str], reached: Reached | None
     ) -> list[Result]:
         results, errands = self._begun(claims)
         sent = {claim.contact.customer_key: digest for claim, digest in zip(claims, digests, strict=True)}
         for errand in errands:
             made, change = self._row(errand), errand.change
-            is_taken = made is not None and (reached is None or made.address_key in reached)
-            if made is not None and is_taken and isinstance(change, Upsert):
+            if made is not None and isinstance(change, Upsert) and _is_taken(made, change, reached):
                 is_same = made.digest == sent[made.customer_key]
                 self._delivery.tell(errand, _imported(change, is_same=is_same))
             results.append(self._delivery.finish(errand))
@@ -130,6 +136,19 @@ class Convoy:
         begun = [self._delivery.begin(claim) for claim in claims]
         results = [each for each in begun if isinstance(each, Result)]
         return results, [each for each in begun if isinstance(each, Errand)]
+
+    def _companies(self, errands: Sequence[Errand]) -> Iterator[Sequence[Errand]]:
+        """The errands that share a batch: with each failed attempt half as many, for one of them may be at
+        fault where Brevo names nobody.
+        """
+
+        def size(errand: Errand) -> int:
+            failed = max(event.attempts for event in errand.claim.events) - 1
+            return max(1, self._batch_size >> failed)
+
+        for most, group in groupby(sorted(errands, key=size, reverse=True), size):
+            alike = list(group)
+            yield from (alike[start : start + most] for start in range(0, len(alike), most))
 
     def _update(self, errands: Sequence[Errand]) -> list[Result]:
         """One batch; whoever spoils it is told alone."""
@@ -149,12 +168,11 @@ class Convoy:
             return None
         if any(event.attempts > TRIES for event in errand.claim.events):
             return None
-        carried = {name: change.complete[name] for name in sorted(_carried(change))}
         return ImportRow(
             errand.claim.contact.customer_key,
             errand.claim.claimed_at,
             address_key(change.email),
-            row(change.email, carried),
+            row(change.email, _carried(change)),
             is_opted_out=change.email_blacklisted is True or change.is_opted_out,
         )
 
@@ -163,13 +181,20 @@ def _is_plain_update(change: Upsert | Remove | None) -> bool:
     return isinstance(change, Upsert) and change.known_as == change.email
 
 
-def _carried(change: Upsert) -> frozenset[str]:
+def _carried(change: Upsert) -> dict[str, Any]:
     """The attributes that an import carries. A bad phone it might drop without a word: such go afterwards."""
-    return frozenset(
-        name
-        for name, value in change.complete.items()
+    return {
+        name: value
+        for name, value in sorted(change.complete.items())
         if takes(value) and (name not in PHONES or is_certain_phone(value))
-    )
+    }
+
+
+def _is_taken(made: ImportRow, change: Upsert, reached: Reached | None) -> bool:
+    if reached is None:
+        return True
+    there = reached.get(made.address_key)
+    return there is not None and has(there, _carried(change))
 
 
 def _imported(change: Upsert, *, is_same: bool) -> Outcome | Found:
@@ -178,7 +203,7 @@ def _imported(change: Upsert, *, is_same: bool) -> Outcome | Found:
     """
     if not is_same:
         return Found(frozenset())
-    carried = _carried(change)
+    carried = frozenset(_carried(change))
     has_consent = change.email_blacklisted is not False
     if has_consent and len(carried) == len(change.complete):
         return Outcome(Verdict.DELIVERED, call=IMPORT_CALL, http_status=202, holds=carried)

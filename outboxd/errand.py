@@ -153,7 +153,8 @@ class Errand:
 
     def _settle(self, said: Sequence[Said]) -> Steps:
         """Deliver these events as one change; if that is refused, in halves, down to the culprit."""
-        folded = fold(self.contact, [spoken for _, spoken in said], self._policy)
+        tried = {event.id for event, _ in said if event.was_tried}
+        folded = fold(self.contact, [spoken for _, spoken in said], self._policy, tried=tried)
         told: Told
         match folded.change:
             case Nothing(verdict, detail):

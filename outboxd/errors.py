@@ -58,6 +58,12 @@ class BrevoError(OutboxdError):
     exit_code = EX_UNAVAILABLE
 
 
+class BlockedError(BrevoError):
+    """Brevo refuses everybody: nothing can be asked of it for now."""
+
+    exit_code = EX_TEMPORARY
+
+
 class NoOutboxError(OutboxdError):
     """There is no outbox database where one was expected."""
 

@@ -8,7 +8,7 @@ update that is drained while its customer is known only as deleted are lost to a
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,12 +49,19 @@ class Folded:
     superseded: frozenset[int]
 
 
-def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> Folded:
-    """Fold `statements` (any order, doubles included, at least one) into `contact`."""
+def fold(
+    contact: Contact, statements: Sequence[Statement], policy: Policy, *, tried: Collection[int] = ()
+) -> Folded:
+    """Fold `statements` (any order, doubles included, at least one) into `contact`.
+
+    `tried` are the events among them that an earlier attempt, its end unknown, may have delivered.
+    """
     statements = sorted(statements, key=lambda statement: statement.stamp)
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
+    doubtful = [s for s in statements if s.stamp.event_id in tried]
     told, opts_out, opts_in = _with_consent(told, statements, policy)
+    opts_out = opts_out or (told.accepts_marketing is False and any(s.accepts_marketing for s in doubtful))
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
@@ -65,11 +72,14 @@ def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> F
     address = told.email
     if address is None:
         return Folded(Unaddressed(), contact, void)
-    told, complete = _with_fields(told, said, policy)
+    perhaps = _perhaps(doubtful)
+    told, complete = _with_fields(told, said, policy, perhaps)
     differing = {
         name: value
         for name, value in complete.items()
-        if name not in contact.fields or contact.fields[name].digest != told.fields[name].digest
+        if name in perhaps
+        or name not in contact.fields
+        or contact.fields[name].digest != told.fields[name].digest
     }
     is_unknown = contact.synced_email is None
     change = Upsert(
@@ -78,7 +88,7 @@ def fold(contact: Contact, statements: Sequence[Statement], policy: Policy) -> F
         attributes=complete if is_unknown else differing,
         complete=complete,
         list_ids=policy.list_ids,
-        is_first=is_unknown or not contact.is_alive,
+        is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
         email_blacklisted=True if opts_out else False if opts_in else None,
         is_opted_out=told.accepts_marketing is False,
         is_shared=contact.is_shared,
@@ -157,13 +167,16 @@ def _with_consent(
     return replace(told, accepts_marketing=accepts, consent_at=at), opts_out, opts_in
 
 
-def _with_fields(told: Contact, said: Sequence[Statement], policy: Policy) -> tuple[Contact, dict[str, Any]]:
+def _with_fields(
+    told: Contact, said: Sequence[Statement], policy: Policy, perhaps: Mapping[str, Register]
+) -> tuple[Contact, dict[str, Any]]:
     """The registers, and the values that won them in this fold.
 
     What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is
-    cleared that was not delivered from here: a blank in the shop must not wipe what Brevo has from elsewhere.
+    cleared that was not, or not perhaps, delivered from here: a blank in the shop must not wipe what Brevo
+    has from elsewhere.
     """
-    fields = dict(told.fields)
+    fields = {**perhaps, **told.fields}
     values: dict[str, Any] = {}
     for statement in said:
         for name, value in statement.attributes.items():
@@ -182,9 +195,23 @@ def _with_fields(told: Contact, said: Sequence[Statement], policy: Policy) -> tu
         if told.deleted_at is not None and register.stamp < told.deleted_at and name not in policy.fixed:
             fields[name] = Register(told.deleted_at, digest(CLEARED))
             values[name] = CLEARED
-    delivered = {name for name, register in told.fields.items() if register.digest != digest(CLEARED)}
+    known = (*told.fields.items(), *perhaps.items())
+    delivered = {name for name, register in known if register.digest != digest(CLEARED)}
     values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
     return replace(told, fields=fields, labels=labels.registers), values
+
+
+def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
+    """What these may have given the contact: of each attribute the first value that is one."""
+    perhaps: dict[str, Register] = {}
+    for statement in doubtful:
+        said = dict(statement.attributes)
+        if statement.labels is not None:
+            said[statement.labels.attribute] = statement.labels.attribute
+        for name, value in said.items():
+            if name not in perhaps or perhaps[name].digest == digest(CLEARED):
+                perhaps[name] = Register(statement.stamp, digest(value))
+    return perhaps
 
 
 def _removal(

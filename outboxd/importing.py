@@ -12,9 +12,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from outboxd.brevo.bulk import LARGEST, Process
+from outboxd.brevo.bulk import LARGEST, Process, Reached
 from outboxd.brevo.limiter import Limiter
-from outboxd.convoy import BulkCourier, Carried, Convoy
+from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.event import Import, ImportRow, Outcome, Result, Verdict
@@ -77,6 +77,7 @@ class _Voyage:
     made: Import
     look_at: datetime
     rows: list[ImportRow] = field(default_factory=list)
+    failures: int = 0
     looks: int = 0
     after: str = ""
     is_busy: bool = False
@@ -105,6 +106,7 @@ class Importing:
         self._crew = crew
         self._list_ids = plan.policy.list_ids
         self._size = plan.import_size
+        self._backoff = plan.backoff
         self._clock = clock
         self._cargoes = {False: _Cargo(), True: _Cargo()}
         self._looks = Limiter([(LOOKS, 3600.0)])
@@ -160,7 +162,10 @@ class Importing:
         if len(rows) <= FEW:
             claims = self._ledger.reclaimed(rows)
             self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
-            return
+        else:
+            self._open(rows, now)
+
+    def _open(self, rows: Sequence[ImportRow], now: datetime) -> None:
         made, held = self._ledger.open(rows, now)
         self._delivery.bar((row.address_key, row.customer_key) for row in held)
         voyage = self._voyages[made.id] = _Voyage(made, now, held)
@@ -184,12 +189,25 @@ class Importing:
             logger.info(line("import", id=voyage.made.id, process=told, rows=len(rows)))
             return
         outcome = self._crew.judge(told)
-        if outcome.verdict is Verdict.REFUSED and len(rows) > 1:
-            self._end(voyage, "refused", now)
-            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-                self._send(half, now)
-            return
-        self._fail(voyage, outcome)
+        if outcome.verdict is Verdict.REFUSED:
+            self._divide(voyage, rows, now)
+        elif told.verdict is Verdict.RETRY and voyage.failures < TRIES:
+            # Brevo may have taken it nevertheless: nobody is let go, it is sent again as after a crash
+            voyage.failures += 1
+            voyage.after = ""
+            voyage.look_at = now + self._backoff.delay(voyage.failures)
+        else:
+            self._fail(voyage, outcome)
+
+    def _divide(self, voyage: _Voyage, rows: Sequence[ImportRow], now: datetime) -> None:
+        """Somebody spoils it, or everybody: its halves become imports of their own; of a few each goes alone.
+
+        Its rows are moved or settled before it ends: at no time are there any that no import answers for.
+        """
+        voyage.status, voyage.settle = "refused", self._convoy.refused
+        if len(rows) > 2 * FEW:
+            self._open(rows[: len(rows) // 2], now)
+            self._open(rows[len(rows) // 2 :], now)
 
     # Under way.
 
@@ -199,10 +217,10 @@ class Importing:
             return float("inf")
         if voyage.settle is not None:
             return self._settle(voyage, now)
-        if voyage.made.process_id is None:
-            return self._gather(voyage, now)
         if now < voyage.look_at:
             return (voyage.look_at - now).total_seconds()
+        if voyage.made.process_id is None:
+            return self._gather(voyage, now)
         if wait := self._looks.take(monotonic()):
             return wait
         voyage.is_busy = True
@@ -226,13 +244,13 @@ class Importing:
             self._arrive(voyage, 0, None)
         elif told.has_ended:
             voyage.is_busy = True
-            since = told.created_at or voyage.made.started_at - SKEW
+            since = (told.created_at or voyage.made.started_at - SKEW) - timedelta(seconds=1)
             self._crew.submit(
                 partial(self._courier.reached, since), partial(self._searched, voyage, told.left_out)
             )
 
-    def _searched(self, voyage: _Voyage, left_out: int | None, told: frozenset[str] | Outcome) -> None:
-        """Some rows were left out, Brevo does not say which: those whose contact nobody has touched since."""
+    def _searched(self, voyage: _Voyage, left_out: int | None, told: Reached | Outcome) -> None:
+        """Some rows were left out, Brevo does not say which: the contacts tell."""
         voyage.is_busy = False
         if isinstance(told, Outcome):
             self._crew.judge(told)
@@ -242,7 +260,7 @@ class Importing:
 
     # The end.
 
-    def _arrive(self, voyage: _Voyage, left_out: int | None, reached: frozenset[str] | None) -> None:
+    def _arrive(self, voyage: _Voyage, left_out: int | None, reached: Reached | None) -> None:
         voyage.status, voyage.left_out = "completed", left_out
         voyage.settle = partial(self._convoy.taken, reached=reached)
 

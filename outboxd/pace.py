@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from outboxd.clock import from_text
-from outboxd.event import Result
+from outboxd.event import Event, Result
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.window import Rules, Window, from_state
@@ -53,8 +53,8 @@ class Mode:
     def told(self, results: Iterable[Result]) -> None:
         """What became of some of them."""
 
-    def admitted(self, live: int) -> None:
-        """So many live events have come in."""
+    def admitted(self, events: Iterable[Event]) -> None:
+        """These have come in."""
 
     def rested(self, now: datetime) -> None:
         """Nobody who may go is left."""
@@ -107,8 +107,8 @@ class Batch(Mode):
         )
         if reason is not None:
             self._open(now, reason)
-        horizon = self._window.opened_at or self._window.since
-        return [Pace(is_together=True, before=horizon), BACKFILL]
+        horizon = self._window.opened_at
+        return [Pace(is_together=True, before=horizon), BACKFILL] if horizon else [BACKFILL]
 
     @property
     def triggers(self) -> Sequence[Any]:
@@ -124,8 +124,11 @@ class Batch(Mode):
     def told(self, results: Iterable[Result]) -> None:
         self._window = self._window.told(results)
 
-    def admitted(self, live: int) -> None:
-        self._waiting += live
+    def admitted(self, events: Iterable[Event]) -> None:
+        horizon = self._window.opened_at
+        self._waiting += sum(
+            not event.is_backfill and (horizon is None or event.created_at > horizon) for event in events
+        )
 
     def rested(self, now: datetime) -> None:
         if self._window.is_open:
@@ -143,7 +146,8 @@ class Batch(Mode):
             return
         self._is_resumed = True
         self._window = from_state(json.loads(self._outbox.state("window") or "null"), now)
-        self._waiting = self._outbox.live_pending() if self._rules.max_events is not None else 0
+        if self._rules.max_events is not None:
+            self._waiting = self._outbox.live_waiting(self._window.opened_at)
         self._save(self._window, now)
 
     def _open(self, now: datetime, reason: str) -> None:

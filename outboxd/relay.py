@@ -142,9 +142,9 @@ class Relay:
         self._beat(now)
         if not self._plan.enabled:
             return TICK
+        more = self._admit(now)
         is_full = self._importing.is_full
         self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
-        more = self._admit(now)
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
         self._admitted = 0
@@ -207,7 +207,7 @@ class Relay:
         admissions = [admission(event, self._plan.reading) for event in events]
         self._outbox.admit(admissions, now)
         announce.refused(admissions)
-        self._mode.admitted(sum(not event.is_backfill for event in events))
+        self._mode.admitted(events)
         self._admitted += 1
         return len(events) == CHUNK
 

@@ -59,11 +59,10 @@ class Window:
         """Why a window is to open now, if it is. `oldest` is since when the first of `waiting` events waits;
         `flushed_at` when somebody last asked for one.
         """
-        begun = self.opened_at or self.since
         scheduled = self.next_at(rules)
         if scheduled is not None and scheduled <= now:
             return "schedule"
-        if flushed_at is not None and flushed_at > begun:
+        if flushed_at is not None and (self.opened_at is None or flushed_at > self.opened_at):
             return "flush"
         if self.is_open:
             return None

@@ -30,6 +30,8 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
         },
         "brevo": {**brevo, "timeout_seconds": 5, **settings.get("brevo", {})},
         "retry": settings.get("retry", {}),
+        "batch": settings.get("batch", {}),
+        "hybrid": settings.get("hybrid", {}),
     }
     path.write_text(json.dumps(document))
     return path
@@ -98,9 +100,10 @@ def status(path: Path) -> dict[str, Any]:
 
 
 def let_leases_lapse(path: Path) -> None:
-    """As if the time had passed that the leases of a killed daemon have left."""
+    """As if the time had passed that the leases of a killed daemon have left; imports bar as before."""
     with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
         connection.execute(
             "UPDATE outbox SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') "
-            "WHERE is_head = 1 AND claimed_at IS NOT NULL"
+            "WHERE is_head = 1 AND claimed_at IS NOT NULL "
+            "AND customer_key NOT IN (SELECT customer_key FROM import_rows)"
         )

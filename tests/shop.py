@@ -2,17 +2,20 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self
 
 import outboxd
 from outboxd import app, clock, config, database, report
+from outboxd.brevo.bulk import Bulk, row
 from outboxd.brevo.sandbox import Call, Sandbox
 from outboxd.clock import wall
 from outboxd.config import Config
+from outboxd.keys import address_key
 from outboxd.relay import Relay
 
 KEY = "xkeysib-sandbox"
@@ -38,6 +41,7 @@ class Shop:
         self.sandbox = sandbox
         self.clock = clock
         self.chance = 0.0
+        self.known_calls = 0
         self._stack = ExitStack()
         database.migrate(path)
         self.reopen(**settings)
@@ -48,6 +52,8 @@ class Shop:
         options: Mapping[str, Any] | None = None,
         brevo: Mapping[str, Any] | None = None,
         retry: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None,
+        hybrid: Mapping[str, Any] | None = None,
         mapping: Mapping[str, str] | None = None,
         key: str = KEY,
     ) -> Self:
@@ -61,6 +67,8 @@ class Shop:
                 "skills": {"customer-sync": skill},
                 "brevo": {"base_url": self.sandbox.url, **fast, **(brevo or {})},
                 "retry": {"jitter": 0, **(retry or {})},
+                "batch": dict(batch or {}),
+                "hybrid": dict(hybrid or {}),
             },
             "test",
         )
@@ -86,9 +94,59 @@ class Shop:
             wrote = connection.execute("INSERT INTO outbox (event, payload, source) VALUES (?, ?, ?)", row)
             return int(wrote.lastrowid or 0)
 
+    def fill(
+        self, event: str, bodies: Iterable[Mapping[str, Any]], *, is_backfill: bool = False
+    ) -> list[int]:
+        """Write customer_`event` about each of `bodies`, all of them at once; their ids."""
+        at = clock.to_text(self.clock())
+        rows = [(f"customer_{event}", json.dumps(body), at, at, is_backfill) for body in bodies]
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO outbox (event, payload, created_at, next_attempt_at, is_backfill)"
+                " VALUES (?, ?, ?, ?, ?)",
+                rows,
+            )
+            [(last,)] = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")
+        return list(range(last - len(rows) + 1, last + 1))
+
+    def know(self, count: int) -> None:
+        """So many customers, ann0@example.com and so on, that the shop has told of, and Brevo has."""
+        addresses = [f"ann{number}@example.com" for number in range(count)]
+        courier = Bulk(app.brevo(self.settings, KEY))
+        courier.start_import([row(address, {}) for address in addresses], [1], is_opted_out=False)
+        self.later(seconds=2)
+        self.known_calls = len(self.sandbox.calls)
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO contacts (customer_key, source, customer_id, email, synced_email)"
+                " VALUES ('custom:' || ?1, 'custom', ?1, ?2, ?2)",
+                enumerate(addresses),
+            )
+            connection.executemany(
+                "INSERT INTO addresses (source, address_key, customer_key)"
+                " VALUES ('custom', ?2, 'custom:' || ?1)",
+                enumerate(map(address_key, addresses)),
+            )
+
     def drain(self) -> None:
         """Deliver until nothing is due or the lane is blocked."""
         self.relay.drain()
+
+    def settle(self) -> None:
+        """Run the relay until no event is pending; its rests pass at once."""
+        self.run_until(lambda: self.status()["pending"] == 0)
+
+    def run_until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        """Run the relay round by round, the clock moved over its rests, until `condition` is true."""
+        give_up = monotonic() + within
+        while not condition():
+            assert monotonic() < give_up, self.status()
+            self.relay.bell.clear()
+            rest = self.relay.step()
+            if self.relay.is_busy:
+                self.relay.bell.wait(0.02)
+            elif rest:
+                self.later(seconds=rest)
 
     def later(self, **time: float) -> None:
         """Let time pass, as for timedelta: `later(minutes=5)`."""
@@ -110,7 +168,8 @@ class Shop:
     def status(self) -> dict[str, Any]:
         """What `outboxd status` says."""
         with database.reading(self.path) as connection:
-            return report.status(connection, self.clock(), enabled=self.settings.enabled)
+            now, mode = self.clock(), self.settings.sync_mode
+            return report.status(connection, now, enabled=self.settings.enabled, sync_mode=mode)
 
     def contact(self, email: str) -> dict[str, Any]:
         """The contact in Brevo, which must be there."""
@@ -125,7 +184,12 @@ class Shop:
 
     @property
     def calls(self) -> list[Call]:
-        return [call for call in self.sandbox.calls if call.path != "/contacts/attributes"]
+        made = self.sandbox.calls[self.known_calls :]
+        return [call for call in made if call.path != "/contacts/attributes"]
+
+    def calls_of(self, method: str, path: str) -> list[Call]:
+        """Those of `method` to `path`, a prefix."""
+        return [call for call in self.calls if call.method == method and call.path.startswith(path)]
 
     @property
     def methods(self) -> list[str]:

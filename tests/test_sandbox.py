@@ -401,6 +401,26 @@ def test_contacts_are_listed_page_by_page_the_newest_first(brevo: Client) -> Non
     assert brevo("GET", "/contacts?limit=1001").json()["code"] == "out_of_range"
 
 
+def test_contacts_are_listed_by_when_they_were_made_or_changed(run: Run) -> None:
+    clock = Clock()
+    client = run(clock=clock)
+    for email in (ANN, BOB, "cat@shop.example"):
+        client.create(email)
+        clock.advance(60)
+    client.put(ANN, attributes={"FIRSTNAME": "Ann"})
+
+    def listed(query: str) -> tuple[list[int], int]:
+        body = client("GET", f"/contacts?sort=asc&{query}").json()
+        return [contact["id"] for contact in body["contacts"]], body["count"]
+
+    assert listed("createdSince=2026-11-23T12:00:00.000Z") == ([2, 3], 2)
+    assert listed("modifiedSince=2026-11-23T12:01:30.000Z") == ([1, 3], 2)
+    assert listed("modifiedSince=2026-11-23T13%3A01%3A30%2B01:00&limit=1&offset=1") == ([3], 2)
+    assert listed("createdSince=2026-11-23T12:00:30.000Z&modifiedSince=2026-11-23T12:01:30.000Z") == ([3], 1)
+    refused = client("GET", "/contacts?modifiedSince=yesterday")
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
+
+
 # Batches and imports
 
 
@@ -662,6 +682,13 @@ def test_a_hanging_call_is_never_answered(run: Run) -> None:
     client = run(faults=[Fault(behaviour="hang")])
     with pytest.raises(requests.ReadTimeout):
         client("GET", "/contacts", timeout=0.05)
+
+
+def test_a_held_answer_keeps_waiting_whoever_has_been_heard(run: Run) -> None:
+    client = run(faults=[Fault(behaviour="held_answer")])
+    with pytest.raises(requests.ReadTimeout):
+        client("POST", "/contacts", {"email": ANN}, timeout=0.05)
+    assert client.sandbox.contact(ANN)
 
 
 @pytest.mark.parametrize("behaviour", ["drip", "drip_headers", "huge"])

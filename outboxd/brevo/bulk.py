@@ -30,6 +30,9 @@ SPOILED = frozenset({400, 404, 409, 413, 422})
 
 ENDED_BADLY = frozenset({"failed", "cancelled"})
 
+Reached = Mapping[str, Mapping[str, Any]]
+"""Contacts by the keys of their addresses: the attributes that they have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -61,7 +64,8 @@ class Bulk:
     ) -> tuple[list[Outcome | Found | None], int]:
         """Change contacts that Brevo has: what came of each, and how many calls were for all of them.
 
-        Once `is_late` says so no call is begun any more; what came of the rest is None.
+        Once a call comes to nothing, or `is_late` says so, no call is begun any more; what came of the rest
+        is None.
         """
         batch = _Batch(self._brevo, changes, is_late)
         batch.send(range(len(changes)))
@@ -95,19 +99,26 @@ class Bulk:
             return Process("completed")  # forgotten: what it did must be looked up
         return _process(answer) if answer.is_success else answers.outcome(answer)
 
-    def reached(self, since: datetime) -> frozenset[str] | Outcome:
-        """The keys of the addresses of all contacts made or changed since then."""
-        found: set[str] = set()
+    def reached(self, since: datetime) -> Reached | Outcome:
+        """All contacts made or changed since then."""
+        found: dict[str, Mapping[str, Any]] = {}
         for page in listing.pages(self._brevo, modified_since=since):
             if isinstance(page, Outcome):
                 return page
-            found.update(address_key(str(contact["email"])) for contact in page if contact.get("email"))
-        return frozenset(found)
+            for contact in page:
+                if contact.get("email"):
+                    found[address_key(str(contact["email"]))] = dict(contact.get("attributes") or {})
+        return found
 
 
 def takes(value: Any) -> bool:
     """Whether an import carries a value: booleans are lost, nothing is cleared, and lists are in doubt."""
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+
+
+def has(there: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
+    """Whether a contact has what was sent, as far as Brevo shows it as it came: phones lose their plus."""
+    return all(_shown(there.get(name)) == _shown(value) for name, value in sent.items())
 
 
 def row(email: str, attributes: Mapping[str, Any]) -> bytes:
@@ -128,15 +139,15 @@ class _Batch:
             json.dumps({"email": change.email, **update_body(change, change.attributes)}).encode()
             for change in changes
         ]
-        self._stop: Outcome | None = None
+        self._is_stopped = False
 
     def send(self, indexes: Sequence[int]) -> None:
         """Send these; take out what Brevo does not have, and halve what it refuses."""
-        while indexes and self._stop is None and not self._is_late():
+        while indexes and not self._is_stopped and not self._is_late():
             if len(indexes) == 1:
                 alone = self._brevo.deliver(self._changes[indexes[0]])
                 self.told[indexes[0]] = alone
-                self._stop = alone if alone.verdict is Verdict.BLOCKED else None
+                self._is_stopped = alone.verdict is Verdict.BLOCKED
                 return
             body = b'{"contacts": [' + b",".join(self._items[index] for index in indexes) + b"]}"
             if len(body) > LARGEST:
@@ -151,17 +162,19 @@ class _Batch:
             outcome = answers.outcome(answer)
             if not missing:
                 self.told.update(dict.fromkeys(indexes, outcome))
-                self._stop = None if answer.is_success else outcome
+                self._is_stopped = not answer.is_success
                 return
             self.told.update({indexes[place]: Found() for place in missing})
             indexes = [index for index in indexes if index not in self.told]
-        if self._stop is not None:
-            self.told.update(dict.fromkeys(indexes, self._stop))
 
     def _halve(self, indexes: Sequence[int]) -> None:
         middle = len(indexes) // 2
         self.send(indexes[:middle])
         self.send(indexes[middle:])
+
+
+def _shown(value: Any) -> Any:
+    return value.strip().removeprefix("+") if isinstance(value, str) else value
 
 
 def _missing(answer: Answer, size: int) -> frozenset[int]:

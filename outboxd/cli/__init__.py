@@ -24,6 +24,7 @@ COMMANDS = {
     "backfill": "backfill",
     "check": "check",
     "attributes": "attributes",
+    "verify": "verify",
     "migrate": "migrate",
     "demo": "demo",
     "sandbox": "sandbox",

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
-from outboxd.outbox import contacts, customers, endings, imports
+from outboxd.outbox import contacts, customers, doubts, endings, imports
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.rows import EVENT, event_of, many
 
@@ -58,8 +58,12 @@ SELECT count(*) FROM (
 )
 """
 
-# No index serves this; it is asked once, at the start.
-LIVE_PENDING = "SELECT count(*) FROM outbox WHERE status = 'pending' AND is_backfill = 0 AND attempts = 0"
+# No index serves this; it is asked once, at the start. What is not admitted yet is counted when it is.
+LIVE_WAITING = """
+SELECT count(*) FROM outbox
+WHERE status = 'pending' AND customer_key IS NOT NULL AND is_backfill = 0 AND attempts = 0
+  AND created_at > :after
+"""
 
 STATE = "SELECT value FROM state WHERE key = :key"
 
@@ -201,9 +205,9 @@ class Outbox:
         """How many customers have live events that are due; counted no further than `most`."""
         return int(self._look(WAITING, now=to_text(now), most=most)[0][0])
 
-    def live_pending(self) -> int:
-        """How many live events are pending that were not tried yet."""
-        return int(self._look(LIVE_PENDING)[0][0])
+    def live_waiting(self, after: datetime | None) -> int:
+        """How many admitted live events, written after then, are pending and were not tried yet."""
+        return int(self._look(LIVE_WAITING, after=to_text(after) if after else "")[0][0])
 
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""
@@ -293,7 +297,7 @@ class Outbox:
             customers.remember(connection, changed)
             found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
             many(connection, REVIVE_UNADDRESSED, [{"key": key} for key in found])
-            imports.release(connection, [result.contact.customer_key for result in results])
+            imports.release(connection, [result.claim for result in results])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
             many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
@@ -310,6 +314,14 @@ class Outbox:
                 many(connection, ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
             revived.extend(row[0] for row in rows)
         return revived
+
+    def settle(self, found: Iterable[doubts.Doubt], now: datetime) -> frozenset[str]:
+        """Believe what Brevo has, and tell again what should change it; the customers who had no news."""
+        settled: set[str] = set()
+        for chunk in doubts.chunks(found, CHUNK):
+            with self._transaction() as connection:
+                settled.update(each.customer_key for each in chunk if doubts.settle(connection, each, now))
+        return frozenset(settled)
 
     def purge(self, customer_key: str) -> None:
         """Empty the payloads of a customer's finished events, and the details of the attempts at them."""

@@ -15,8 +15,8 @@ from outboxd.event import Claim, Import, ImportRow
 from outboxd.outbox import contacts
 from outboxd.outbox.rows import EVENT, event_of, many
 
-NEVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""When the lease of a barred customer lapses."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""When the lease of a barred customer lapses; durations can still be added to it."""
 
 OPEN = "INSERT INTO imports (size, started_at) VALUES (:size, :now)"
 
@@ -42,7 +42,7 @@ SELECT customer_key, claimed_at, digest FROM import_rows
 WHERE import_id = :import_id AND customer_key > :after ORDER BY customer_key LIMIT :limit
 """
 
-RELEASE = "DELETE FROM import_rows WHERE customer_key = :key"
+RELEASE = "DELETE FROM import_rows WHERE customer_key = :key AND claimed_at = :claimed_at"
 
 STARTED = "UPDATE imports SET process_id = :process_id, status = 'running' WHERE id = :import_id"
 
@@ -109,14 +109,17 @@ class Ledger:
     def claims(self, import_id: int, *, after: str = "") -> list[Barred]:
         """The next claims that the import bars, by customer key; none left: none."""
         found: list[Barred] = []
-        values = {"import_id": import_id, "after": after, "limit": self._chunk}
-        with self._transaction() as connection:
-            for key, claimed_at, digest in connection.exec_driver_sql(ROWS_OF, values).all():
-                claim = self._claim(connection, key, claimed_at)
-                if claim.events:
-                    found.append((claim, digest))
-                else:  # ended by another hand
-                    connection.exec_driver_sql(RELEASE, {"key": key})
+        rows: Sequence[Sequence[Any]] = ((after,),)
+        while rows and not found:
+            values = {"import_id": import_id, "after": rows[-1][0], "limit": self._chunk}
+            with self._transaction() as connection:
+                rows = connection.exec_driver_sql(ROWS_OF, values).all()
+                for key, claimed_at, digest in rows:
+                    claim = self._claim(connection, key, claimed_at)
+                    if claim.events:
+                        found.append((claim, digest))
+                    else:  # ended by another hand
+                        connection.exec_driver_sql(RELEASE, {"key": key, "claimed_at": claimed_at})
         return found
 
     def reclaimed(self, rows: Sequence[ImportRow]) -> list[Claim]:
@@ -139,9 +142,12 @@ class Ledger:
         return Claim(contacts.load(connection, key), events, from_text(claimed_at), until)
 
 
-def release(connection: Connection, customer_keys: Iterable[str]) -> None:
-    """What became of these customers' rows is recorded."""
-    many(connection, RELEASE, [{"key": key} for key in customer_keys])
+def release(connection: Connection, claims: Iterable[Claim]) -> None:
+    """What became of these claims is recorded, and of their rows with them."""
+    values = [
+        {"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims
+    ]
+    many(connection, RELEASE, values)
 
 
 def _bar(connection: Connection, import_id: int, rows: Sequence[ImportRow]) -> None:

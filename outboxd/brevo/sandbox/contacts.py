@@ -7,6 +7,7 @@ batch a matter of putting the old ones back.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from outboxd.brevo.sandbox.messages import Refusal
@@ -53,6 +54,23 @@ class Contact:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Contacts made, or made or changed, after a time; None: whenever."""
+
+    created: datetime | None = None
+    modified: datetime | None = None
+
+    def takes(self, contact: Contact) -> bool:
+        """Whether the contact is one of them."""
+        return (self.created is None or contact.created_at > self.created) and (
+            self.modified is None or contact.modified_at > self.modified
+        )
+
+
+EVER = Since()
+
+
 class Directory:
     """All contacts of the account, found by id or by any unique identifier. Ids are never reused."""
 
@@ -68,6 +86,17 @@ class Directory:
     def __iter__(self) -> Iterator[Contact]:
         """Contacts in the order of their creation."""
         return iter(self._contacts.values())
+
+    def count(self, since: Since) -> int:
+        """How many contacts there are of those."""
+        return len(self) if since == EVER else sum(map(since.takes, self))
+
+    def page(self, limit: int, offset: int, *, oldest_first: bool, since: Since) -> list[Contact]:
+        """Some of those contacts, in the order of their creation or the other way round."""
+        every = self._contacts.values()
+        ordered = iter(every) if oldest_first else reversed(every)
+        found = ordered if since == EVER else filter(since.takes, ordered)
+        return list(islice(found, offset, offset + limit))
 
     def next_id(self) -> int:
         """An id for a contact about to be created."""

@@ -16,9 +16,11 @@ from outboxd.brevo.sandbox.messages import Answer
 from outboxd.errors import ConfigError
 
 LOST_ANSWER = "lost_answer"  # the call is carried out, its answer is not sent
+HELD_ANSWER = "held_answer"  # likewise, and the client is kept waiting
+CARRIED_OUT = frozenset({LOST_ANSWER, HELD_ANSWER})
 ANSWERED = frozenset({"html", "redirect", "unrecognised_ip"})
 ON_THE_WIRE = frozenset({"reset", "hang", "drip", "drip_headers", "garbage", "huge", "half"})
-BEHAVIOURS = ANSWERED | ON_THE_WIRE | {LOST_ANSWER}
+BEHAVIOURS = ANSWERED | ON_THE_WIRE | CARRIED_OUT
 
 _USUAL_ERRORS = {
     400: ("invalid_parameter", "Invalid parameters passed"),

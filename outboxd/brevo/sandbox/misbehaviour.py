@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from threading import Event
 from types import MappingProxyType
 
+from outboxd.brevo.sandbox.faults import HELD_ANSWER
+
 _PAUSE = 0.01  # seconds between two bytes of a drip
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
@@ -63,6 +65,7 @@ _BEHAVIOURS: Mapping[str, Callable[[socket.socket, Event], None]] = MappingProxy
     {
         "reset": _reset,
         "hang": _hang,
+        HELD_ANSWER: _hang,
         "drip": _drip,
         "drip_headers": _drip_headers,
         "garbage": _garbage,

@@ -12,8 +12,10 @@ from urllib.parse import parse_qs, unquote
 
 from outboxd.brevo.sandbox import attributes, imports, lists
 from outboxd.brevo.sandbox.account import Account, Body
+from outboxd.brevo.sandbox.contacts import Since
 from outboxd.brevo.sandbox.messages import Answer, Refusal, Request, invalid, number
 from outboxd.brevo.sandbox.processes import Processes
+from outboxd.clock import from_text
 
 _Item = TypeVar("_Item")
 
@@ -44,11 +46,31 @@ class Operation:
 
     def page(self, items: Sequence[_Item], *, default: int, largest: int) -> list[_Item]:
         """The part of `items` that limit, offset and sort ask for; items come in order of creation."""
+        limit, offset = self.place(default=default, largest=largest)
+        ordered = items if self.is_oldest_first else items[::-1]
+        return list(ordered[offset : offset + limit])
+
+    def place(self, *, default: int, largest: int) -> tuple[int, int]:
+        """The limit and the offset of a page."""
         limit, offset = self._count("limit", default), self._count("offset", 0)
         if limit > largest:
             raise Refusal(400, "out_of_range", "Limit exceeds max value")
-        ordered = items if self.query("sort") == "asc" else items[::-1]
-        return list(ordered[offset : offset + limit])
+        return limit, offset
+
+    @property
+    def is_oldest_first(self) -> bool:
+        """Whether a page is to be sorted by creation, not the other way round."""
+        return self.query("sort") == "asc"
+
+    def moment(self, name: str) -> datetime | None:
+        """A parameter of the query that is a time."""
+        text = self.query(name)
+        if text is None:
+            return None
+        try:
+            return from_text(text)
+        except ValueError as error:
+            raise invalid(f"{name} is not valid in params") from error
 
     def _count(self, name: str, default: int) -> int:
         text = self.query(name)
@@ -113,9 +135,12 @@ def _get(operation: Operation, identifier: str) -> Answer:
 
 
 def _list(operation: Operation) -> Answer:
-    page = operation.page(list(operation.account.contacts), default=50, largest=1000)
+    limit, offset = operation.place(default=50, largest=1000)
+    since = Since(operation.moment("createdSince"), operation.moment("modifiedSince"))
+    contacts = operation.account.contacts
+    page = contacts.page(limit, offset, oldest_first=operation.is_oldest_first, since=since)
     shown = [contact.shown() for contact in page]
-    return Answer.of(200, {"contacts": shown, "count": len(operation.account.contacts)})
+    return Answer.of(200, {"contacts": shown, "count": contacts.count(since)})
 
 
 def _batch(operation: Operation) -> Answer:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from outboxd.brevo.sandbox import routes, subjects
 from outboxd.brevo.sandbox.account import Account
 from outboxd.brevo.sandbox.calls import Call, Calls, UnderWay
-from outboxd.brevo.sandbox.faults import LOST_ANSWER, Fault, Faults
+from outboxd.brevo.sandbox.faults import CARRIED_OUT, Fault, Faults
 from outboxd.brevo.sandbox.limits import Limits
 from outboxd.brevo.sandbox.messages import Answer, Request
 from outboxd.brevo.sandbox.processes import Processes
@@ -104,11 +104,11 @@ class StandIn:
             if refusal:
                 return Fate(call, _with(refusal, headers))
             fault = self._fault(request, about) if self.faults else None
-            if fault and fault.behaviour != LOST_ANSWER:
+            if fault and fault.behaviour not in CARRIED_OUT:
                 answer = fault.answer()
                 return Fate(call, answer and _with(answer, headers), fault.behaviour)
             answer = routes.carry_out(routes.Operation(self._account, self._processes, request, now))
-            return Fate(call, None, LOST_ANSWER) if fault else Fate(call, _with(answer, headers))
+            return Fate(call, None, fault.behaviour) if fault else Fate(call, _with(answer, headers))
 
     def end(self, call: UnderWay, status: int | None) -> None:
         """Record that a call is about to be answered with that status, or not properly."""
