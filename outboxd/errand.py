@@ -30,7 +30,7 @@ from outboxd.event import (
     Upsert,
     Verdict,
 )
-from outboxd.fold import Folded, Policy, fold
+from outboxd.fold import GONE, Folded, Policy, fold
 from outboxd.keys import address_key
 from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse
@@ -165,8 +165,8 @@ class Errand:
                 if self.is_late:
                     return
                 if isinstance(change, Upsert):
-                    tried = [event.created_at for event, _ in said if event.was_tried]
-                    change = replace(change, tried_since=min(tried, default=None))
+                    since = [event.created_at for event, _ in said if event.was_tried]
+                    change = replace(change, tried_since=min(since, default=None))
                 told = yield change
         if isinstance(told, Found):
             self.contact = _as_found(self.contact, folded, told)
@@ -228,7 +228,8 @@ def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:
 
     An attempt whose end is unknown may have given the contact any address of the events that it was about.
     Where several are in play those events are delivered in the order of their addresses before newer ones
-    are taken in: folded away, an address could leave a contact behind that nobody knows of.
+    are taken in: folded away, an address could leave a contact behind that nobody knows of. A deletion comes
+    after the address that it is to find.
     """
     addresses = {spoken.email for _, spoken in said if spoken.email} | {contact.synced_email}
     if len(addresses - {None}) < 2:
@@ -238,7 +239,8 @@ def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:
     for event, spoken in said:
         if not event.was_tried:
             continue
-        if not parts or (spoken.email and address and spoken.email != address):
+        is_elsewhere = spoken.email and address and spoken.email != address
+        if not parts or is_elsewhere or spoken.kind in GONE:
             parts.append([])
         address = spoken.email or address
         parts[-1].append((event, spoken))
