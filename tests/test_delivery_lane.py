@@ -169,7 +169,8 @@ def test_failures_of_single_events_between_successes_do_not_stop_the_lane(make_s
 
 def test_one_failure_while_the_lane_waits_does_not_block_it(make_shop: MakeShop) -> None:
     """It was under way when Brevo said to wait: the wait stays as long as Brevo said."""
-    shop = make_shop(brevo={"workers": 2, "timeout_seconds": 0.4})
+    slow = {"latency": timedelta(milliseconds=200)}  # so that both are under way when the first is answered
+    shop = make_shop(slow, brevo={"workers": 2, "timeout_seconds": 0.4})
     shop.sandbox.faults.add(
         Fault(status=429, headers={"x-sib-ratelimit-reset": "1"}, identifier="ann0@example.com", times=1),
         Fault(behaviour="drip", identifier="ann1@example.com", times=1),
