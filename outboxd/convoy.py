@@ -66,6 +66,7 @@ class Convoy:
         # An import must name a list, and cannot tell apart who was there before.
         self._imports = bool(plan.policy.list_ids) and plan.updates
         self._batch_size = plan.batch_size
+        self._followed: set[str] = set()  # customers of whom an import left something to a batch
 
     def carry(self, claims: Sequence[Claim]) -> Carried:
         """Run these claims as far as that goes at once."""
@@ -121,8 +122,10 @@ class Convoy:
         for errand in errands:
             made, change = self._row(errand), errand.change
             if made is not None and isinstance(change, Upsert) and _is_taken(made, change, reached):
-                is_same = made.digest == sent[made.customer_key]
-                self._delivery.tell(errand, _imported(change, is_same=is_same))
+                told = _imported(change, is_same=made.digest == sent[made.customer_key])
+                self._delivery.tell(errand, told)
+                if isinstance(told, Found):
+                    self._followed.add(made.customer_key)
             results.append(self._delivery.finish(errand))
         return results
 
@@ -156,9 +159,16 @@ class Convoy:
         told, calls = self._courier.update(changes, lambda: any(errand.is_late for errand in errands))
         results = []
         for errand, each in zip(errands, told, strict=True):
-            if each is not None:
+            if each is None:
+                results.append(errand.result())
+                continue
+            customer_key = errand.claim.contact.customer_key
+            # an import that claimed to have made the contact has not: another one would only claim it again
+            goes_alone = each == Found() and customer_key in self._followed
+            if not goes_alone:
                 self._delivery.tell(errand, each)
-            results.append(errand.result() if each is None else self._delivery.finish(errand))
+            self._followed.discard(customer_key)
+            results.append(self._delivery.finish(errand))
         return [replace(results[0], calls=results[0].calls + calls), *results[1:]]
 
     def _row(self, errand: Errand) -> ImportRow | None:

@@ -30,10 +30,11 @@ from outboxd.event import (
     Upsert,
     Verdict,
 )
-from outboxd.fold import GONE, Folded, Policy, fold
+from outboxd.fold import GONE, UNKNOWN, Folded, Policy, digest, fold
 from outboxd.keys import address_key
 from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse
+from outboxd.values import CLEARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,7 @@ class Errand:
         if told.verdict in FINISHED_WELL:
             self.contact = folded.contact
             if told.holds is not None:
-                held = {n: each for n, each in self.contact.fields.items() if n in told.holds}
-                self.contact = replace(self.contact, fields=held)
+                self.contact = _holding(self.contact, told.holds)
 
     def _settle_halves(self, said: Sequence[Said], folded: Folded) -> Steps:
         middle = len(said) // 2
@@ -216,11 +216,21 @@ def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute]) -> 
 def _as_found(contact: Contact, folded: Folded, found: Found) -> Contact:
     """The contact as Brevo turned out to have it."""
     if found.holds is None:
-        return replace(contact, synced_email=None, fields={})
+        return replace(_holding(contact, frozenset()), synced_email=None)
     there = folded.contact
     if not found.has_consent:
         there = replace(there, accepts_marketing=contact.accepts_marketing, consent_at=contact.consent_at)
-    return replace(there, fields={name: each for name, each in there.fields.items() if name in found.holds})
+    return _holding(there, found.holds)
+
+
+def _holding(contact: Contact, names: frozenset[str]) -> Contact:
+    """The contact of which only these attributes are known to be in Brevo.
+
+    Of the others the versions stay: older news that comes late is no news, whatever Brevo has.
+    """
+    stay = {name for name, each in contact.fields.items() if name in names or each.digest == digest(CLEARED)}
+    fields = {n: each if n in stay else each._replace(digest=UNKNOWN) for n, each in contact.fields.items()}
+    return replace(contact, fields=fields)
 
 
 def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:

@@ -30,6 +30,9 @@ from outboxd.values import CLEARED
 
 GONE = frozenset({Kind.DELETED, Kind.REDACTED})
 
+UNKNOWN = ""
+"""In place of a hash: Brevo may have the value, or none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

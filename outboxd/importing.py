@@ -191,7 +191,7 @@ class Importing:
         outcome = self._crew.judge(told)
         if outcome.verdict is Verdict.REFUSED:
             self._divide(voyage, rows, now)
-        elif told.verdict is Verdict.RETRY and voyage.failures < TRIES:
+        elif (told.verdict is Verdict.RETRY or voyage.failures) and voyage.failures < TRIES:
             # Brevo may have taken it nevertheless: nobody is let go, it is sent again as after a crash
             voyage.failures += 1
             voyage.after = ""

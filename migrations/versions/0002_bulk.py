@@ -14,7 +14,7 @@ ALTER TABLE outbox ADD COLUMN is_backfill INTEGER NOT NULL DEFAULT 0
 """,
     "DROP INDEX outbox_pending",
     "DROP INDEX outbox_due",
-    # Not yet admitted, live events first; then each customer's pending ones, and their heads by when they are due.
+    # Not yet admitted, live events first; each customer's pending ones; their heads by when they are due.
     "CREATE INDEX outbox_fresh ON outbox (is_backfill, id) WHERE status = 'pending' AND customer_key IS NULL",
     "CREATE INDEX outbox_pending ON outbox (customer_key, id) "
     "WHERE status = 'pending' AND customer_key IS NOT NULL",

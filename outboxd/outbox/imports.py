@@ -144,9 +144,7 @@ class Ledger:
 
 def release(connection: Connection, claims: Iterable[Claim]) -> None:
     """What became of these claims is recorded, and of their rows with them."""
-    values = [
-        {"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims
-    ]
+    values = [{"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims]
     many(connection, RELEASE, values)
 
 
