@@ -16,11 +16,13 @@ from outboxd.config import Config
 from outboxd.errand import Plan
 from outboxd.errors import ConfigError
 from outboxd.fold import Policy
+from outboxd.notices import Wanted
 from outboxd.outbox import Outbox
 from outboxd.pace import Batch, Hybrid, Mode
 from outboxd.relay import Relay
 from outboxd.schedule import Schedule
 from outboxd.sources import Options
+from outboxd.webhook import Webhook
 from outboxd.window import Rules
 
 
@@ -57,7 +59,16 @@ def relay(
         mode(settings, outbox, clock),
         clock=clock,
         chance=chance or SystemRandom().random,
+        webhook=webhook(settings),
     )
+
+
+def webhook(settings: Config) -> Webhook | None:
+    """Where the operator is told, if anywhere."""
+    told = settings.notifications
+    if told.webhook_url is None:
+        return None
+    return Webhook(told.webhook_url, config.webhook_secret(told, os.environ))
 
 
 def mode(settings: Config, outbox: Outbox, clock: Callable[[], datetime]) -> Mode:
@@ -101,7 +112,10 @@ def outbox(settings: Config) -> Outbox:
     """The outbox of the configured database, which must be of this version's schema."""
     with database.reading(settings.database) as connection:
         database.check_revision(settings.database, database.revision(connection))
-    return Outbox(settings.database, default_source=settings.source)
+    told = settings.notifications
+    types = frozenset(told.events if told.webhook_url else ())
+    wanted = Wanted(types, each=told.each, interval=told.interval)
+    return Outbox(settings.database, default_source=settings.source, wanted=wanted)
 
 
 @contextmanager

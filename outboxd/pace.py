@@ -5,14 +5,15 @@ window, hybrid is realtime until too many wait. Backfilled events go together al
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from outboxd.clock import from_text
+from outboxd.clock import from_text, to_text
 from outboxd.event import Event, Result
 from outboxd.logs import line, logger
+from outboxd.notices import BATCH
 from outboxd.outbox import Outbox
 from outboxd.window import Rules, Window, from_state
 
@@ -132,8 +133,11 @@ class Batch(Mode):
 
     def rested(self, now: datetime) -> None:
         if self._window.is_open:
-            self._save(self._window.closed(now), now)
-            told = {name: getattr(self._window, name) for name in ("delivered", "dead", "calls")}
+            window = self._window.closed(now)
+            told = {name: getattr(window, name) for name in ("delivered", "dead", "calls")}
+            times = {"opened_at": window.opened_at, "closed_at": now}
+            data = {"reason": window.reason, **{n: to_text(at) for n, at in times.items() if at}, **told}
+            self._save(window, now, notice=(BATCH, data))
             logger.info(line("window", state="closed", **told))
 
     def demand(self, now: datetime) -> None:
@@ -156,6 +160,9 @@ class Batch(Mode):
             logger.info(line("window", state="open", reason=reason))
         self._save(self._window.opened(now, reason), now)
 
-    def _save(self, window: Window, now: datetime) -> None:
+    def _save(
+        self, window: Window, now: datetime, notice: tuple[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self._window = window
-        self._outbox.save_state({"window": json.dumps(window.as_state(self._rules))}, now)
+        state = {"window": json.dumps(window.as_state(self._rules))}
+        self._outbox.save_state(state, now, notice=notice)

@@ -4,7 +4,6 @@ One thread (whoever calls `step`) owns the database and records in groups; a poo
 claims to Brevo. HTTP never happens inside a transaction. `step` is one round and says how long to rest.
 """
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,19 @@ from typing import Any
 
 from outboxd import announce
 from outboxd.admit import admission
-from outboxd.clock import to_text
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.delivery import ASIDE, Courier, Delivery, place
 from outboxd.errand import Plan
 from outboxd.errors import OutboxdError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.heartbeat import Heartbeat
 from outboxd.importing import Importing
 from outboxd.lane import Lane
 from outboxd.logs import line, logger
+from outboxd.notify import Notifying
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
+from outboxd.webhook import Webhook
 
 POLL = 0.04
 """Seconds between two looks for other processes' commits."""
@@ -40,8 +41,6 @@ LEASE = 1.25
 
 LONG = timedelta(seconds=15)
 """The longest rest that a drain sits out."""
-
-HEARTBEAT = timedelta(seconds=10)
 
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
@@ -65,6 +64,7 @@ class Relay:
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float],
+        webhook: Webhook | None = None,
     ) -> None:
         self.bell = threading.Event()
         self.lane = Lane()
@@ -78,7 +78,8 @@ class Relay:
         self._importing = Importing(outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock)
         self._clock = clock
         self._chance = chance
-        self._pool = ThreadPoolExecutor(plan.workers + CONVOYS, thread_name_prefix="delivery")
+        self._notifying = Notifying(outbox.notices, webhook, self, clock=clock, chance=chance)
+        self._pool = ThreadPoolExecutor(plan.workers + CONVOYS + 1, thread_name_prefix="delivery")
         self._done: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
         self._jobs = 0
         self._alone = 0
@@ -89,8 +90,7 @@ class Relay:
         self._is_draining = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
-        self._beaten_at: datetime | None = None
-        self._told_lane: Lane | None = None
+        self._heart = Heartbeat(outbox, enabled=plan.enabled)
 
     # The loop, and its two ways of ending.
 
@@ -139,10 +139,11 @@ class Relay:
         self.stepped_at = monotonic()
         now = self._clock()
         self._take_back(now)
-        self._beat(now)
+        self._heart.beat(self.lane, now)
         if not self._plan.enabled:
             return TICK
         more = self._admit(now)
+        beside = self._notifying.step(now)
         is_full = self._importing.is_full
         self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
         if more and self._admitted < FIRST_ADMITTED:
@@ -155,7 +156,7 @@ class Relay:
         is_idle = not self._jobs and self._importing.is_idle
         if is_idle and not any(self._is_due(now, pace) for pace in self._paces):
             self._mode.rested(now)
-        return min(self._rest(now), imports)
+        return min(self._rest(now), imports, beside)
 
     @property
     def is_busy(self) -> bool:
@@ -169,13 +170,18 @@ class Relay:
 
     # What others may ask of it: see importing.Crew.
 
-    def submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
         """Run `job` in the pool, and `then` with what it returned in the next round here.
 
-        A job that breaks off has returned a failed outcome.
+        A job that breaks off has returned a failed outcome. Nobody waits for one that is beside the rest.
         """
-        self._jobs += 1
-        self._pool.submit(self._work, job, then)
+        if not is_beside:
+            self._jobs += 1
+        self._pool.submit(self._work, job, then if is_beside else partial(self._worked, then))
+
+    def _worked(self, then: Callable[[Any], None], told: Any) -> None:
+        self._jobs -= 1
+        then(told)
 
     def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
         """Record these in this round. `is_judged`: the lane knows of them already."""
@@ -272,7 +278,6 @@ class Relay:
         """Take back what came of the jobs that ended, and record it."""
         while not self._done.empty():
             then, told = self._done.get()
-            self._jobs -= 1
             then(told)
         while self._unrecorded:
             self._record(self._unrecorded[:CHUNK], now)
@@ -359,21 +364,6 @@ class Relay:
         while (left := end - monotonic()) > 0:
             if self.bell.wait(min(left, POLL)) or self._outbox.data_version() != seen:
                 return
-
-    def _beat(self, now: datetime) -> None:
-        """Tell `status` that this process lives, and how its lane is."""
-        is_late = self._beaten_at is None or not timedelta(0) <= now - self._beaten_at < HEARTBEAT
-        if not is_late and self.lane == self._told_lane:
-            return
-        lane = {
-            "state": self.lane.state if self._plan.enabled else "disabled",
-            "reason": self.lane.reason,
-            "until": to_text(self.lane.until) if self.lane.until else None,
-        }
-        if self._told_lane and self.lane.state != self._told_lane.state:
-            logger.warning(line("lane", state=self.lane.state, reason=self.lane.reason, until=lane["until"]))
-        self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane)}, now)
-        self._beaten_at, self._told_lane = now, self.lane
 
 
 def _tell_stuck(error: Exception) -> None:

@@ -89,6 +89,16 @@ SELECT number, started_at, finished_at, verdict, call, http_status, error_code, 
 FROM attempts WHERE event_id = :id ORDER BY number, started_at
 """
 
+NOTIFICATIONS = """
+SELECT id, message_id, type, status, attempts, created_at, next_attempt_at, finished_at, last_error, data
+FROM notifications WHERE status = 'dead' OR NOT :dead ORDER BY id DESC LIMIT :limit
+"""
+
+UNDELIVERED = """
+SELECT (SELECT count(*) FROM notifications WHERE status = 'pending'),
+       (SELECT count(*) FROM notifications WHERE status = 'dead')
+"""
+
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -119,6 +129,9 @@ def status(
         "lane": _lane(state, now, enabled=enabled),
         "window": _batch_window(state) if sync_mode == "batch" else None,
         "imports": _dicts(connection.execute(IMPORTS)),
+        "notifications": dict(
+            zip(("pending", "dead"), connection.execute(UNDELIVERED).fetchone(), strict=True)
+        ),
         "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
     }
 
@@ -193,6 +206,12 @@ def event(
     if not found:
         return None
     return {**found[0], "attempts_made": _dicts(connection.execute(ATTEMPTS, {"id": event_id}))}
+
+
+def notifications(connection: sqlite3.Connection, *, dead: bool, limit: int) -> list[dict[str, Any]]:
+    """The newest notifications to the operator, newest first; `data` as it is sent."""
+    found = _dicts(connection.execute(NOTIFICATIONS, {"dead": dead, "limit": limit}))
+    return [{**row, "data": json.loads(row["data"])} for row in found]
 
 
 def dead_ids(connection: sqlite3.Connection) -> list[int]:

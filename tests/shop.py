@@ -52,12 +52,14 @@ class Shop:
         options: Mapping[str, Any] | None = None,
         brevo: Mapping[str, Any] | None = None,
         retry: Mapping[str, Any] | None = None,
-        batch: Mapping[str, Any] | None = None,
-        hybrid: Mapping[str, Any] | None = None,
         mapping: Mapping[str, str] | None = None,
         key: str = KEY,
+        **sections: Any,
     ) -> Self:
-        """Drain with other settings from now on; what is not named is as a test would have it."""
+        """Drain with other settings from now on; what is not named is as a test would have it.
+
+        `sections` are further ones of the configuration, such as batch.
+        """
         self._stack.close()
         fast = {"requests_per_second": 100_000, "requests_per_hour": 1_000_000, "timeout_seconds": 5}
         skill = {"options": dict(options or {}), **({"field_mapping": mapping} if mapping else {})}
@@ -67,8 +69,7 @@ class Shop:
                 "skills": {"customer-sync": skill},
                 "brevo": {"base_url": self.sandbox.url, **fast, **(brevo or {})},
                 "retry": {"jitter": 0, **(retry or {})},
-                "batch": dict(batch or {}),
-                "hybrid": dict(hybrid or {}),
+                **sections,
             },
             "test",
         )

@@ -212,7 +212,12 @@ def test_a_fault_has_its_line_however_the_sections_are_spelt(name: str) -> None:
         ("brevo: {base_url: 'https://'}", "must begin with https://"),
         ("brevo: {api_key_file: ~nobody-of-this-name/key}", "must be a path"),
         ('database: "a\\0b"', "must be a path"),
-        ("notifications: {webhook_url: https://example.com}", "notifications: no such setting"),
+        (
+            "notifications: {webhook_url: http://example.com}",
+            "notifications.webhook_url: must begin with https",
+        ),
+        ("notifications: {secret: abc}", "notifications.secret: must be whsec_"),
+        ("notifications: {events: [sync_complete]}", "did you mean sync_completed?"),
     ],
 )
 def test_a_wrong_setting_is_told(text: str, told: str) -> None:

@@ -12,14 +12,14 @@ PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
     {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter"},
-    {"clock", "locks", "payload", "schedule"},
+    {"clock", "locks", "notices", "payload", "schedule"},
     {"database", "event", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
     {"values", "shapes"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand"},
-    {"admit", "announce", "delivery", "pace", "backfill"},
-    {"convoy", "preview"},
+    {"admit", "announce", "delivery", "pace", "backfill", "webhook"},
+    {"convoy", "heartbeat", "notify", "preview"},
     {"importing", "verify"},
     {"relay"},
     {"app", "daemon"},
@@ -37,7 +37,7 @@ LAZY = {("", "embedded"), ("", "errors"), ("", "intake"), ("app", "daemon")}
 LIBRARIES = {
     "sqlalchemy": {"database", "outbox"},
     "alembic": {"database"},
-    "requests": {"brevo"},
+    "requests": {"brevo", "webhook"},
     "urllib3": {"brevo"},
     "click": {"cli"},
     "rich": {"cli"},

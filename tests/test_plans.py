@@ -10,7 +10,7 @@ import pytest
 
 import outboxd.outbox as outbox
 from outboxd import database, report
-from outboxd.outbox import contacts, customers, endings, imports
+from outboxd.outbox import contacts, customers, endings, imports, notifications
 
 PLANS = {
     "FRESH": (outbox.FRESH, {"outbox_fresh"}),
@@ -43,6 +43,10 @@ PLANS = {
     "RETRYING": (report.RETRYING, {"outbox_tried"}),
     "NEXT_ATTEMPT": (report.NEXT_ATTEMPT, {"outbox_due"}),
     "DEPTH": (report.DEPTH, set()),
+    "NOTICE_DUE": (notifications.DUE, {"notifications_due"}),
+    "NOTICE_NEXT_DUE": (notifications.NEXT_DUE, {"notifications_due"}),
+    "NOTICE_OPENED": (notifications.OPENED, {"notifications_one_open"}),
+    "UNDELIVERED": (report.UNDELIVERED, {"notifications_due", "notifications_dead"}),
     "WINDOW": (report.WINDOW, {"key"}),
     "NEWEST": (report.NEWEST[None], {"rowid"}),
 }
@@ -136,6 +140,8 @@ def is_harmless(step: str) -> bool:
         or subject.startswith(("(subquery", "SUBQUERY", "CONSTANT"))
         or subject in OF_ONE_ROW
         or step.endswith(HARMLESS)
+        or step.endswith(("outbox USING INDEX outbox_due", "outbox USING INDEX outbox_fresh"))
+        or "notifications USING" in step
     )
 
 

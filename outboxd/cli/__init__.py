@@ -22,6 +22,7 @@ COMMANDS = {
     "retry": "events",
     "enqueue": "enqueue",
     "backfill": "backfill",
+    "notifications": "notifications",
     "check": "check",
     "attributes": "attributes",
     "verify": "verify",

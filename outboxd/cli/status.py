@@ -72,6 +72,9 @@ def table(facts: dict[str, Any], now: Any) -> str:
         rows += _batch_window(facts["window"], now)
     if facts["imports"]:
         rows.append(("imports", _imports(facts["imports"], now)))
+    if facts["notifications"]["dead"]:
+        told = f"{facts['notifications']['dead']:,} given up: see outboxd notifications --dead"
+        rows.append(("notifications", told))
     lines = [f"{name:<16}{value}" for name, value in rows]
     lines += ["", f"{'':<16}{'last hour':>12}{'last day':>12}"]
     hour, day = facts["windows"]["hour"], facts["windows"]["day"]

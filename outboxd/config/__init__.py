@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from outboxd.config.document import Document, load
-from outboxd.config.settings import BatchSettings, BrevoSettings, Config, HybridSettings, parse
+from outboxd.config.kinds import FaultError
+from outboxd.config.kinds import webhook_secret as parse_secret
+from outboxd.config.settings import (
+    BatchSettings,
+    BrevoSettings,
+    Config,
+    HybridSettings,
+    NotificationSettings,
+    parse,
+)
 from outboxd.errors import ConfigError
 
 __all__ = [
@@ -15,11 +24,13 @@ __all__ = [
     "BrevoSettings",
     "Config",
     "HybridSettings",
+    "NotificationSettings",
     "api_key",
     "checked_key",
     "find",
     "from_mapping",
     "read",
+    "webhook_secret",
 ]
 
 PLACES = (Path("config.yaml"), Path("/etc/outboxd/config.yaml"))
@@ -80,13 +91,32 @@ def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:
     return checked_key(key, f"the environment variable {settings.api_key_env}")
 
 
-def _key_in(path: Path) -> str:
+def webhook_secret(settings: NotificationSettings, environ: Mapping[str, str]) -> bytes | None:
+    """The secret that signs notifications, from the file, the environment or the settings, None if there is
+    none. Raises ConfigError.
+    """
+    if settings.secret_file is not None:
+        written, where = _read(settings.secret_file, "the webhook's secret"), str(settings.secret_file)
+    elif settings.secret_env is not None:
+        written, where = environ.get(settings.secret_env, ""), f"the variable {settings.secret_env}"
+    else:
+        return settings.secret
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        return parse_secret(written)
+    except FaultError as fault:
+        raise ConfigError([f"{where} holds no secret for the webhook: it {fault}"]) from None
+
+
+def _key_in(path: Path) -> str:
+    return checked_key(_read(path, "the API key"), str(path))
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError([f"the API key cannot be read from {path}: {told}"]) from error
-    return checked_key(key, str(path))
+        raise ConfigError([f"{what} cannot be read from {path}: {told}"]) from error
 
 
 def checked_key(key: str, where: str) -> str:

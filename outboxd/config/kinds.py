@@ -3,6 +3,7 @@
 It knows of no setting: neither its name nor its default.
 """
 
+import base64
 import difflib
 import re
 from collections.abc import Callable, Mapping
@@ -90,6 +91,28 @@ def words_of(value: Any) -> frozenset[str]:
     if isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value):
         return frozenset(word.strip() for word in value)
     raise FaultError("must be a list of words, such as [customer, subscriber]")
+
+
+def some_of(choices: tuple[str, ...]) -> Parser:
+    def parse(value: Any) -> tuple[str, ...]:
+        written = value if isinstance(value, list | tuple) else [value]
+        for each in written:
+            if each not in choices:
+                raise FaultError(f"knows {', '.join(choices)}{meant(each, choices)}")
+        return tuple(dict.fromkeys(written))
+
+    return parse
+
+
+def webhook_secret(value: Any) -> bytes:
+    """The bytes of a Standard Webhooks secret: `whsec_` and base64."""
+    try:
+        secret = base64.b64decode(text(value).removeprefix("whsec_"), validate=True)
+    except ValueError:
+        secret = b""
+    if not 24 <= len(secret) <= 64:
+        raise FaultError("must be whsec_ and 24 to 64 bytes in base64; make one: openssl rand -base64 32")
+    return secret
 
 
 def path(value: Any) -> Path:

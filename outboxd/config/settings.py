@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from outboxd.config.kinds import (
     optional,
     path,
     seconds,
+    some_of,
     source,
     text,
     time_zone,
     url,
+    webhook_secret,
     whole,
     windows,
     words_of,
@@ -33,6 +35,7 @@ from outboxd.config.kinds import (
 from outboxd.database import DEFAULT_PATH
 from outboxd.errors import ConfigError
 from outboxd.mapping import DEFAULT
+from outboxd.notices import TYPES
 from outboxd.sources import DEFAULTS
 
 SKILL = "customer-sync"
@@ -77,6 +80,19 @@ class HybridSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NotificationSettings:
+    """What the operator's webhook is told. The secret itself is here only if the file has it."""
+
+    webhook_url: str | None = None
+    secret: bytes | None = field(default=None, repr=False)
+    secret_env: str | None = None
+    secret_file: Path | None = None
+    events: tuple[str, ...] = TYPES
+    each: bool = False
+    interval: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -96,6 +112,7 @@ class Config:
     retry: Backoff
     batch: BatchSettings
     hybrid: HybridSettings
+    notifications: NotificationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +175,16 @@ HYBRID: Section = {
     "threshold_seconds": Key(seconds(1, 86_400), timedelta(seconds=30)),
 }
 
+NOTIFICATIONS: Section = {
+    "webhook_url": Key(optional(url), None),
+    "secret": Key(optional(webhook_secret), None),
+    "secret_env": Key(optional(text), None),
+    "secret_file": Key(optional(path), None),
+    "events": Key(some_of(TYPES), TYPES),
+    "each": Key(boolean, False),
+    "interval_seconds": Key(seconds(1, 86_400), timedelta(minutes=1)),
+}
+
 TOP: Section = {
     "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
@@ -165,6 +192,7 @@ TOP: Section = {
     "retry": Key(dict, {}),
     "batch": Key(dict, {}),
     "hybrid": Key(dict, {}),
+    "notifications": Key(dict, {}),
 }
 
 
@@ -181,6 +209,7 @@ def parse(document: Document) -> Config:
     retry = _section(document, ("retry",), RETRY, faults)
     batch = _section(document, ("batch",), BATCH, faults)
     hybrid = _section(document, ("hybrid",), HYBRID, faults)
+    notifications = _section(document, ("notifications",), NOTIFICATIONS, faults)
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     return Config(
@@ -193,6 +222,9 @@ def parse(document: Document) -> Config:
         retry=Backoff(**{_attribute(name): value for name, value in retry.items()}),
         batch=BatchSettings(**batch),
         hybrid=HybridSettings(**{_attribute(name): value for name, value in hybrid.items()}),
+        notifications=NotificationSettings(
+            **{_attribute(name): value for name, value in notifications.items()}
+        ),
         **options,
     )
 

@@ -21,14 +21,18 @@ from sqlalchemy.exc import DBAPIError
 from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, doubts, endings, imports
 from outboxd.outbox.customers import Admission
+from outboxd.outbox.notifications import Notices
 from outboxd.outbox.rows import EVENT, event_of, many
 
 __all__ = ["CHUNK", "Admission", "Outbox"]
 
 CHUNK = 200
 """Rows in one transaction: other writers wait for it to end."""
+
+NOTHING = Wanted()
 
 EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -152,15 +156,18 @@ UNTRIED = Outcome(Verdict.BLOCKED)
 
 
 class Outbox:
-    """The writing side of one database. `default_source` is whose events those without a source are."""
+    """The writing side of one database. `default_source` is whose events those without a source are; `wanted`
+    is what the operator wants to be told of.
+    """
 
-    def __init__(self, path: Path, *, default_source: str) -> None:
+    def __init__(self, path: Path, *, default_source: str, wanted: Wanted = NOTHING) -> None:
         self.path = path
         self.default_source = default_source
         self._engine = database.engine(path)
         self._watch = database.connect(path, read_only=True)
         self._rested_at = 0.0
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
+        self.notices = Notices(self._transaction, self._look, wanted)
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -236,6 +243,7 @@ class Outbox:
             endings.finish(connection, ended, now)
             endings.write_attempts(connection, ended, now)
             endings.count(connection, ended, 0, now)
+            self.notices.write(connection, ended, {}, now)
 
     def claim(
         self,
@@ -292,6 +300,8 @@ class Outbox:
             endings.write_attempts(connection, tried, now)
             endings.count(connection, tried, sum(result.calls for result in kept), now)
             endings.warn(connection, tried, now)
+            whose = {e.id: result.claim.contact.customer_key for result in kept for e in result.claim.events}
+            self.notices.write(connection, tried, whose, now)
             changed = [result.contact for result in kept if result.contact is not result.claim.contact]
             contacts.save(connection, changed, now)
             customers.remember(connection, changed)
@@ -332,14 +342,18 @@ class Outbox:
                 connection.exec_driver_sql(PURGE, chunk)
                 connection.exec_driver_sql(PURGE_ATTEMPTS, chunk)
 
-    def save_state(self, values: Mapping[str, str], now: datetime) -> None:
-        """Write what `status` is to know of this process: its heartbeat, its lane."""
+    def save_state(
+        self, values: Mapping[str, str], now: datetime, *, notice: tuple[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write what `status` is to know of this process: its heartbeat, its lane; and a `notice` of it."""
         with self._transaction() as connection:
             many(
                 connection,
                 endings.SAVE_STATE,
                 [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
             )
+            if notice is not None:
+                self.notices.tell(connection, *notice, now)
 
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""

@@ -1,0 +1,49 @@
+"""The heartbeat: `status` is told that the drainer lives, and how its lane is; the operator, when that changes."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from outboxd.clock import to_text
+from outboxd.lane import Lane
+from outboxd.logs import line, logger
+from outboxd.notices import BLOCKED, RESUMED
+from outboxd.outbox import Outbox
+
+EVERY = timedelta(seconds=10)
+
+
+class Heartbeat:
+    """Of one drainer. `enabled` false: it is told to deliver nothing."""
+
+    def __init__(self, outbox: Outbox, *, enabled: bool) -> None:
+        self._outbox = outbox
+        self._enabled = enabled
+        self._beaten_at: datetime | None = None
+        self._told: Lane | None = None
+
+    def beat(self, lane: Lane, now: datetime) -> None:
+        """Write it down, if it is time or the lane has changed."""
+        is_late = self._beaten_at is None or not timedelta(0) <= now - self._beaten_at < EVERY
+        if not is_late and lane == self._told:
+            return
+        told = {
+            "state": lane.state if self._enabled else "disabled",
+            "reason": lane.reason,
+            "until": to_text(lane.until) if lane.until else None,
+        }
+        notice = None
+        if self._told and lane.state != self._told.state:
+            logger.warning(line("lane", state=lane.state, reason=lane.reason, until=told["until"]))
+            notice = _notice(self._told, lane, told)
+        state = {"heartbeat": to_text(now), "lane": json.dumps(told)}
+        self._outbox.save_state(state, now, notice=notice)
+        self._beaten_at, self._told = now, lane
+
+
+def _notice(before: Lane, after: Lane, told: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """What the operator may want to know of a change; a wait that Brevo asked for mends itself."""
+    if after.state == "blocked":
+        return BLOCKED, {"reason": told["reason"], "until": told["until"]}
+    return (RESUMED, {"reason": before.reason}) if before.state == "blocked" else None

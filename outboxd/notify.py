@@ -1,0 +1,82 @@
+"""Notify: the operator's webhook is told what was noted, at least once, at its own pace.
+
+Its own backoff, its own dead letters: a receiver that is down keeps nothing else waiting.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+from outboxd.backoff import Backoff
+from outboxd.clock import from_text
+from outboxd.logs import line, logger
+from outboxd.notices import Notification
+from outboxd.outbox.notifications import Notices
+from outboxd.webhook import Webhook
+
+BACKOFF = Backoff(first=timedelta(seconds=5), cap=timedelta(hours=6), max_attempts=16)
+"""A receiver may be down for two days."""
+
+LEASE = timedelta(minutes=1)
+
+
+class Crew(Protocol):
+    """Who does the work: the relay."""
+
+    def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
+        """Run `job` in a thread, and `then` with what it returned in the relay's own. `is_beside`: nobody
+        need wait for it.
+        """
+
+
+class Notifying:
+    """Delivers the notifications of one database, one after the other."""
+
+    def __init__(
+        self,
+        notices: Notices,
+        webhook: Webhook | None,
+        crew: Crew,
+        *,
+        clock: Callable[[], datetime],
+        chance: Callable[[], float],
+    ) -> None:
+        self._notices = notices
+        self._webhook = webhook
+        self._crew = crew
+        self._clock = clock
+        self._chance = chance
+        self._is_busy = False
+
+    def step(self, now: datetime) -> float:
+        """Begin what is due; seconds until there is more."""
+        if self._webhook is None or self._is_busy:
+            return float("inf")
+        due = self._notices.next_due()
+        if due is None:
+            return float("inf")
+        if (wait := (from_text(due) - now).total_seconds()) > 0:
+            return wait
+        notification = self._notices.claim(now, LEASE)
+        if notification is not None:
+            self._is_busy = True
+            job = partial(self._webhook.post, notification, now)
+            self._crew.submit(job, partial(self._posted, notification), is_beside=True)
+        return float("inf")
+
+    def _posted(self, notification: Notification, error: Any) -> None:
+        self._is_busy = False
+        now = self._clock()
+        told = {"id": notification.id, "type": notification.type, "attempt": notification.attempts}
+        if error is None:
+            self._notices.finish(notification, None, now)
+            logger.info(line("notified", **told))
+            return
+        reason = error if isinstance(error, str) else "internal error"
+        logger.warning(line("notification", **told, reason=reason))
+        if notification.attempts >= BACKOFF.max_attempts:
+            self._notices.finish(notification, reason, now)
+        else:
+            delay = BACKOFF.delay(notification.attempts, self._chance())
+            self._notices.put_back(notification, reason, now + delay)
