@@ -140,7 +140,6 @@ def is_harmless(step: str) -> bool:
         or subject.startswith(("(subquery", "SUBQUERY", "CONSTANT"))
         or subject in OF_ONE_ROW
         or step.endswith(HARMLESS)
-        or step.endswith(("outbox USING INDEX outbox_due", "outbox USING INDEX outbox_fresh"))
         or "notifications USING" in step
     )
 
