@@ -1,4 +1,4 @@
-"""The heartbeat: `status` learns that the drainer lives and how its lane is, the operator when that changes."""
+"""The heartbeat: `status` learns that the drainer lives and how its lane is, the operator of changes."""
 
 import json
 from collections.abc import Mapping
