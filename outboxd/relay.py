@@ -4,7 +4,6 @@ One thread (whoever calls `step`) owns the database and records in groups; a poo
 claims to Brevo. HTTP never happens inside a transaction. `step` is one round and says how long to rest.
 """
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,18 @@ from typing import Any
 
 from outboxd import announce
 from outboxd.admit import admission
-from outboxd.clock import to_text
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.delivery import ASIDE, Courier, Delivery, place
 from outboxd.errand import Plan
 from outboxd.errors import OutboxdError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.heartbeat import Heartbeat
 from outboxd.importing import Importing
 from outboxd.lane import Lane
 from outboxd.logs import line, logger
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
+from outboxd.pause import KEY, Pause, standing
 
 POLL = 0.04
 """Seconds between two looks for other processes' commits."""
@@ -40,8 +40,6 @@ LEASE = 1.25
 
 LONG = timedelta(seconds=15)
 """The longest rest that a drain sits out."""
-
-HEARTBEAT = timedelta(seconds=10)
 
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
@@ -86,11 +84,11 @@ class Relay:
         self._admitted = 0
         self._paces: Sequence[Pace] = ()
         self.is_drained = False
+        self.paused: Pause | None = None
         self._is_draining = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
-        self._beaten_at: datetime | None = None
-        self._told_lane: Lane | None = None
+        self._heartbeat = Heartbeat(outbox, enabled=plan.enabled)
 
     # The loop, and its two ways of ending.
 
@@ -123,13 +121,14 @@ class Relay:
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
         self._is_draining = True
-        self._mode.demand(self._clock())
+        if standing(self._outbox.state(KEY)) is None:
+            self._mode.demand(self._clock())
         while True:
             self.bell.clear()
             pause = self.step()
             is_idle = not self._jobs and not self._unrecorded
             has_work = self._has_work(later=until_nothing_waits)
-            self.is_drained = not has_work and self._importing.is_idle
+            self.is_drained = not has_work and self._importing.is_idle and self.paused is None
             if is_idle and (self.is_drained or self._is_stopped()):
                 return
             self.bell.wait(pause)
@@ -139,15 +138,20 @@ class Relay:
         self.stepped_at = monotonic()
         now = self._clock()
         self._take_back(now)
-        self._beat(now)
+        self.paused = standing(self._outbox.state(KEY))
+        self._heartbeat.beat(self.lane, self.paused, now)
         if not self._plan.enabled:
             return TICK
         more = self._admit(now)
-        is_full = self._importing.is_full
-        self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
+        if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
+            is_full = self._importing.is_full
+            self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
         self._admitted = 0
+        if self.paused is not None:
+            imports = self._importing.step(now, is_last=False)
+            return 0.0 if more else min(TICK, imports)
         begun = self._begin(now)
         imports = self._importing.step(now, is_last=self._is_draining and not begun and not self._convoys)
         if more or begun:
@@ -344,9 +348,9 @@ class Relay:
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
         until = self.lane.until
-        return self.lane.state == "blocked" or (
-            self.lane.state == "waiting" and until is not None and until > self._clock() + LONG
-        )
+        is_waiting_long = until is not None and until > self._clock() + LONG
+        is_stopped = self.lane.state == "blocked" or (self.lane.state == "waiting" and is_waiting_long)
+        return is_stopped or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
@@ -359,21 +363,6 @@ class Relay:
         while (left := end - monotonic()) > 0:
             if self.bell.wait(min(left, POLL)) or self._outbox.data_version() != seen:
                 return
-
-    def _beat(self, now: datetime) -> None:
-        """Tell `status` that this process lives, and how its lane is."""
-        is_late = self._beaten_at is None or not timedelta(0) <= now - self._beaten_at < HEARTBEAT
-        if not is_late and self.lane == self._told_lane:
-            return
-        lane = {
-            "state": self.lane.state if self._plan.enabled else "disabled",
-            "reason": self.lane.reason,
-            "until": to_text(self.lane.until) if self.lane.until else None,
-        }
-        if self._told_lane and self.lane.state != self._told_lane.state:
-            logger.warning(line("lane", state=self.lane.state, reason=self.lane.reason, until=lane["until"]))
-        self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane)}, now)
-        self._beaten_at, self._told_lane = now, self.lane
 
 
 def _tell_stuck(error: Exception) -> None:

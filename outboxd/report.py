@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from outboxd import pause
 from outboxd.clock import from_text, to_text
 from outboxd.database import decoded
 from outboxd.stats import percentile
@@ -117,6 +118,7 @@ def status(
         "heartbeat_at": state.get("heartbeat"),
         "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
+        "pause": json.loads(state.get(pause.KEY, "null")),
         "window": _batch_window(state) if sync_mode == "batch" else None,
         "imports": _dicts(connection.execute(IMPORTS)),
         "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
@@ -141,6 +143,8 @@ def _batch_window(state: Mapping[str, str]) -> dict[str, Any]:
 def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str, Any]:
     if not enabled:
         return {"state": "disabled", "reason": "enabled: false in the configuration", "until": None}
+    if paused := pause.standing(state.get(pause.KEY)):
+        return {"state": "paused", "reason": paused.reason, "until": None}
     lane: dict[str, Any] = json.loads(state.get("lane", "{}"))
     if lane.get("state") in (None, "disabled"):
         return {"state": "running", "reason": None, "until": None}
