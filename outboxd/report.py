@@ -71,8 +71,8 @@ SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stat
 """
 
 COLUMNS = """
-id, event, status, source, customer_key, attempts, occurred_at, created_at, claimed_at,
-next_attempt_at, finished_at, last_error
+id, event, CASE WHEN dropped_at IS NULL THEN status ELSE 'dropped' END AS status, source, customer_key,
+attempts, occurred_at, created_at, claimed_at, next_attempt_at, finished_at, dropped_at, last_error
 """
 
 NEWEST = {
@@ -81,9 +81,14 @@ NEWEST = {
         None: "true",
         "pending": "status = 'pending'",
         "delivered": "status = 'delivered'",
-        "dead": "status = 'dead'",  # a literal, so that the partial index serves
+        "dead": "status = 'dead' AND dropped_at IS NULL",  # literals, so that the partial index serves
+        "dropped": "status = 'dead' AND dropped_at IS NOT NULL",
     }.items()
 }
+
+DEAD = """
+SELECT id, last_error, finished_at FROM outbox WHERE status = 'dead' AND dropped_at IS NULL ORDER BY id
+"""
 
 ATTEMPTS = """
 SELECT number, started_at, finished_at, verdict, call, http_status, error_code, detail, request_id
@@ -199,9 +204,9 @@ def event(
     return {**found[0], "attempts_made": _dicts(connection.execute(ATTEMPTS, {"id": event_id}))}
 
 
-def dead_ids(connection: sqlite3.Connection) -> list[int]:
-    """Every dead event, oldest first."""
-    return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'dead' ORDER BY id")]
+def dead_letters(connection: sqlite3.Connection) -> list[tuple[int, str | None, str]]:
+    """Every dead event, oldest first: its id, its reason, when it died."""
+    return connection.execute(DEAD).fetchall()
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

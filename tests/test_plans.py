@@ -37,6 +37,9 @@ PLANS = {
     "DEPTH": (report.DEPTH, set()),
     "WINDOW": (report.WINDOW, {"key"}),
     "NEWEST": (report.NEWEST[None], {"rowid"}),
+    "NEWEST dead": (report.NEWEST["dead"], {"outbox_dead"}),
+    "NEWEST dropped": (report.NEWEST["dropped"], {"outbox_dead"}),
+    "DEAD": (report.DEAD, {"outbox_dead"}),
 }
 
 OF_ONE_ROW = {"depth", "sqlite_sequence"}
@@ -104,15 +107,15 @@ def index_of(step: str) -> str | None:
 
 
 def is_harmless(step: str) -> bool:
-    """A scan of what we hand in, of a subquery, of a table of one row, or of heads, or new
-    events, in the order in which they are wanted (a LIMIT ends that).
+    """A scan of what we hand in, of a subquery, of a table of one row, of dead letters, or of heads or new
+    events in the order in which they are wanted (a LIMIT ends that).
     """
     subject = step.removeprefix("SCAN ").removeprefix("TABLE ").split()[0]
     return (
         "VIRTUAL TABLE" in step
         or subject.startswith(("(subquery", "SUBQUERY"))
         or subject in OF_ONE_ROW
-        or step.endswith(("outbox USING INDEX outbox_due", "outbox USING INDEX outbox_fresh"))
+        or step.endswith(tuple(f"outbox USING INDEX outbox_{name}" for name in ("due", "fresh", "dead")))
     )
 
 
