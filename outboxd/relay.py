@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from outboxd import announce
+from outboxd import announce, trace
 from outboxd.admit import admission
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.delivery import ASIDE, Courier, Delivery, place
@@ -290,6 +290,7 @@ class Relay:
         self._mode.told(results)
         for result in results:
             self._delivery.end(result)
+            trace.tell(result, self._plan.rules)
             announce.recorded(result, now, is_lost=id(result) not in kept)
 
     def _judged(self, result: Result, seen: dict[int, Outcome], now: datetime, *, is_judged: bool) -> Result:
