@@ -22,6 +22,7 @@ COMMANDS = {
     "retry": "dead",
     "dead": "dead",
     "drop": "dead",
+    "explain": "explain",
     "pause": "pause",
     "resume": "pause",
     "enqueue": "enqueue",
