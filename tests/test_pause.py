@@ -153,6 +153,17 @@ def test_a_window_that_is_missed_opens_afterwards(
     until(lambda: shop.relay.step() >= 0 and shop.status()["delivered"] == 1)
 
 
+def test_a_flush_says_that_its_window_opens_after_the_pause(
+    make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"sync_mode": "batch"}
+    operate = operator(make_shop(options=options), tmp_path, monkeypatch, options=options)
+    operate("pause")
+    result = operate("flush")
+    assert exit_code(result) == 75
+    assert "opens after outboxd resume" in result.stderr
+
+
 def test_an_import_under_way_is_seen_through(
     make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
