@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from outboxd.brevo.limiter import Limiter
 from outboxd.config import Config
 from outboxd.errand import Plan
 from outboxd.errors import ConfigError
+from outboxd.event import Attribute, Outcome
 from outboxd.fold import Policy
 from outboxd.notices import Wanted
 from outboxd.outbox import Outbox
@@ -35,6 +36,21 @@ def brevo(settings: Config, key: str, limiter: Limiter | None = None) -> Brevo:
         timeout=settings.brevo.timeout,
         update_enabled=settings.update_enabled,
     )
+
+
+def catalogue(
+    settings: Config, environ: Mapping[str, str]
+) -> tuple[Mapping[str, Attribute] | None, str | None]:
+    """The account's attributes by name; or None, and why they are not known."""
+    wanted = [attribute for name, attribute in settings.field_mapping.items() if name != "email"]
+    if not wanted:
+        return {}, None
+    try:
+        key = config.api_key(settings.brevo, environ)
+    except ConfigError as error:
+        return None, str(error)
+    found = brevo(settings, key).attributes(wanted)
+    return (None, found.detail) if isinstance(found, Outcome) else (found, None)
 
 
 def limits(settings: Config) -> Limiter:

@@ -26,7 +26,7 @@ DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 

@@ -25,6 +25,7 @@ from outboxd.event import (
     Outcome,
     Remove,
     Result,
+    Settled,
     Statement,
     Unaddressed,
     Upsert,
@@ -72,14 +73,15 @@ class Errand:
 
     `change` is what Brevo is to be told next, None when the errand is over; `calls` counts those that were
     made; `addresses` are the keys of every one that the contact has, had, or may be given. `longest` is how
-    long one change can take; none is begun that the lease might not outlast.
+    long one change can take; none is begun that the lease might not outlast. `catalogue` None: unknown, so
+    that values go as they are.
     """
 
     def __init__(
         self,
         claim: Claim,
         plan: Plan,
-        catalogue: Mapping[str, Attribute],
+        catalogue: Mapping[str, Attribute] | None,
         *,
         clock: Callable[[], datetime],
         longest: timedelta,
@@ -90,11 +92,12 @@ class Errand:
         self._plan = plan
         self._clock = clock
         self._last_start = claim.until - longest
-        self._policy = replace(
-            plan.policy, fixed=frozenset(each.name for each in catalogue.values() if not each.can_be_emptied)
-        )
+        known = (catalogue or {}).values()
+        fixed = frozenset(each.name for each in known if not each.can_be_emptied)
+        self._policy = replace(plan.policy, fixed=fixed)
         self._said: list[Said] = []
         self._outcomes: dict[int, Outcome] = {}
+        self._settled: list[Settled] = []
         self.calls = 0
         for event in claim.events:
             spoken = _statement(event, plan, catalogue)
@@ -144,6 +147,7 @@ class Errand:
             left_out={event.id: spoken.left_out for event, spoken in self._said if spoken.left_out},
             is_redacted=was_redacted or self.contact.is_redacted,
             addresses=self.addresses,
+            settled=self._settled,
         )
 
     def _settle_all(self) -> Steps:
@@ -169,6 +173,8 @@ class Errand:
                     since = [event.created_at for event, _ in said if event.was_tried]
                     change = replace(change, tried_since=min(since, default=None))
                 told = yield change
+        before, after, void = self.contact, folded.contact, folded.superseded
+        self._settled.append(Settled(said, before, folded.change, after, void, told))
         if isinstance(told, Found):
             self.contact = _as_found(self.contact, folded, told)
             return
@@ -196,7 +202,7 @@ class Errand:
         return any(self._outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
 
 
-def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute]) -> Statement | Outcome:
+def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | None) -> Statement | Outcome:
     if event.attempts > plan.backoff.max_attempts:
         detail = f"gave up: {event.attempts - 1} attempts began and none of them ended"
         return Outcome(Verdict.REFUSED, detail=detail)

@@ -116,6 +116,7 @@ class Statement:
     names_address: bool = True  # False: the address only says who is meant, it is no news of an address
     labels: Labels | None = None
     left_out: tuple[str, ...] = ()  # what Brevo would have dropped without a word, and why
+    unmapped: tuple[str, ...] = ()  # the fields that the payload has and no rule asks for
 
 
 class Register(NamedTuple):
@@ -255,6 +256,20 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Events that were folded together: what they said, the contact `before` and, once `change` is delivered,
+    `after`; which of them newer news made void; and what was told of the change.
+    """
+
+    said: Sequence[tuple[Event, Statement]]
+    before: Contact
+    change: Change
+    after: Contact
+    superseded: frozenset[int]
+    told: Outcome | Found
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A customer's pending events, leased to one delivery until `until`. The first one is the head."""
 
@@ -295,7 +310,8 @@ class Result:
     """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now.
 
     `left_out` says of an event what of it Brevo would have dropped; `is_redacted` that nothing of the
-    customer may be kept; `addresses` are the keys of those that were kept from others meanwhile.
+    customer may be kept; `addresses` are the keys of those that were kept from others meanwhile; `settled` is
+    how it went.
     """
 
     claim: Claim
@@ -305,3 +321,4 @@ class Result:
     left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     is_redacted: bool = False
     addresses: frozenset[str] = frozenset()
+    settled: Sequence[Settled] = ()

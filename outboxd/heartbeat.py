@@ -10,6 +10,7 @@ from outboxd.lane import Lane
 from outboxd.logs import line, logger
 from outboxd.notices import BLOCKED, RESUMED
 from outboxd.outbox import Outbox
+from outboxd.pause import Pause
 
 EVERY = timedelta(seconds=10)
 
@@ -22,9 +23,15 @@ class Heartbeat:
         self._enabled = enabled
         self._beaten_at: datetime | None = None
         self._told: Lane | None = None
+        self._told_pause: Pause | None = None
 
-    def beat(self, lane: Lane, now: datetime) -> None:
+    def beat(self, lane: Lane, paused: Pause | None, now: datetime) -> None:
         """Write it down, if it is time or the lane has changed."""
+        if paused != self._told_pause:
+            # The reason stays out of the log: it is free text, and may name anybody.
+            by = paused.by if paused else None
+            logger.warning(line("lane", state="paused" if paused else lane.state, by=by))
+            self._told_pause = paused
         is_late = self._beaten_at is None or not timedelta(0) <= now - self._beaten_at < EVERY
         if not is_late and lane == self._told:
             return

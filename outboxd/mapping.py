@@ -22,6 +22,9 @@ DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "
 SKEW = timedelta(days=1)
 """How far a shop's clock may run ahead before its times are not believed."""
 
+HEARD = frozenset({"acceptsMarketing", "country", "tagsAdded", "tagsRemoved"})
+"""Fields that are heeded though they need no rule of their own."""
+
 TYPES = {
     "acceptsMarketing": "boolean",
     "acceptsSms": "boolean",
@@ -104,7 +107,14 @@ def statement(
         names_address=reading.customer_id is not None or reading.former_email is not None,
         labels=labels if isinstance(labels, Labels) else None,
         left_out=tuple(left_out),
+        unmapped=_unmapped(fields, rules),
     )
+
+
+def _unmapped(fields: Mapping[str, Any], rules: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields that no rule names, be it within a path; consent is no attribute, and always heard."""
+    asked = {canonical(word) for name in rules for word in re.findall(r"[A-Za-z_]\w*", name)}
+    return tuple(sorted(fields.keys() - asked - HEARD))
 
 
 _ABSENT = object()

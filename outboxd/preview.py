@@ -20,6 +20,7 @@ from outboxd import database, sources
 from outboxd.admit import admission
 from outboxd.backfill import EVENT, Entry
 from outboxd.clock import from_text
+from outboxd.draft import ADDRESSES, CONTACTS
 from outboxd.errand import Plan, reason
 from outboxd.errors import EventError
 from outboxd.event import Attribute, Contact, Event, Nothing, Remove, Unaddressed, Upsert
@@ -32,13 +33,6 @@ LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbo
 
 WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
-"""
-
-CONTACTS = "SELECT * FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))"
-ADDRESSES = """
-SELECT addresses.* FROM json_each(:wanted) AS wanted
-JOIN addresses ON addresses.source = json_extract(wanted.value, '$[0]')
-              AND address_key = json_extract(wanted.value, '$[1]')
 """
 
 

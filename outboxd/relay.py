@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from outboxd import announce
+from outboxd import announce, trace
 from outboxd.admit import admission
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.delivery import ASIDE, Courier, Delivery, place
@@ -28,6 +28,7 @@ from outboxd.logs import line, logger
 from outboxd.notify import Notifying
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
+from outboxd.pause import KEY, Pause, standing
 from outboxd.webhook import Webhook
 
 POLL = 0.04
@@ -87,6 +88,7 @@ class Relay:
         self._admitted = 0
         self._paces: Sequence[Pace] = ()
         self.is_drained = False
+        self.paused: Pause | None = None
         self._is_draining = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
@@ -123,13 +125,14 @@ class Relay:
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
         self._is_draining = True
-        self._mode.demand(self._clock())
+        if standing(self._outbox.state(KEY)) is None:
+            self._mode.demand(self._clock())
         while True:
             self.bell.clear()
             pause = self.step()
             is_idle = not self._jobs and not self._unrecorded
             has_work = self._has_work(later=until_nothing_waits)
-            self.is_drained = not has_work and self._importing.is_idle
+            self.is_drained = not has_work and self._importing.is_idle and self.paused is None
             if is_idle and (self.is_drained or self._is_stopped()):
                 return
             self.bell.wait(pause)
@@ -139,16 +142,21 @@ class Relay:
         self.stepped_at = monotonic()
         now = self._clock()
         self._take_back(now)
-        self._heart.beat(self.lane, now)
+        self.paused = standing(self._outbox.state(KEY))
+        self._heart.beat(self.lane, self.paused, now)
         if not self._plan.enabled:
             return TICK
         more = self._admit(now)
         beside = self._notifying.step(now)
-        is_full = self._importing.is_full
-        self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
+        if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
+            is_full = self._importing.is_full
+            self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
         self._admitted = 0
+        if self.paused is not None:
+            imports = self._importing.step(now, is_last=False)
+            return 0.0 if more else min(TICK, imports, beside)
         begun = self._begin(now)
         imports = self._importing.step(now, is_last=self._is_draining and not begun and not self._convoys)
         if more or begun:
@@ -291,6 +299,7 @@ class Relay:
         self._mode.told(results)
         for result in results:
             self._delivery.end(result)
+            trace.tell(result, self._plan.rules)
             announce.recorded(result, now, is_lost=id(result) not in kept)
 
     def _judged(self, result: Result, seen: dict[int, Outcome], now: datetime, *, is_judged: bool) -> Result:
@@ -349,9 +358,9 @@ class Relay:
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
         until = self.lane.until
-        return self.lane.state == "blocked" or (
-            self.lane.state == "waiting" and until is not None and until > self._clock() + LONG
-        )
+        is_waiting_long = until is not None and until > self._clock() + LONG
+        is_stopped = self.lane.state == "blocked" or (self.lane.state == "waiting" and is_waiting_long)
+        return is_stopped or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from outboxd import pause
 from outboxd.clock import from_text, to_text
 from outboxd.database import decoded
 from outboxd.stats import percentile
@@ -70,8 +71,8 @@ SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stat
 """
 
 COLUMNS = """
-id, event, status, source, customer_key, attempts, occurred_at, created_at, claimed_at,
-next_attempt_at, finished_at, last_error
+id, event, CASE WHEN dropped_at IS NULL THEN status ELSE 'dropped' END AS status, source, customer_key,
+attempts, occurred_at, created_at, claimed_at, next_attempt_at, finished_at, dropped_at, last_error
 """
 
 NEWEST = {
@@ -80,9 +81,14 @@ NEWEST = {
         None: "true",
         "pending": "status = 'pending'",
         "delivered": "status = 'delivered'",
-        "dead": "status = 'dead'",  # a literal, so that the partial index serves
+        "dead": "status = 'dead' AND dropped_at IS NULL",  # literals, so that the partial index serves
+        "dropped": "status = 'dead' AND dropped_at IS NOT NULL",
     }.items()
 }
+
+DEAD = """
+SELECT id, last_error, finished_at FROM outbox WHERE status = 'dead' AND dropped_at IS NULL ORDER BY id
+"""
 
 ATTEMPTS = """
 SELECT number, started_at, finished_at, verdict, call, http_status, error_code, detail, request_id
@@ -127,6 +133,7 @@ def status(
         "heartbeat_at": state.get("heartbeat"),
         "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
+        "pause": json.loads(state.get(pause.KEY, "null")),
         "window": _batch_window(state) if sync_mode == "batch" else None,
         "imports": _dicts(connection.execute(IMPORTS)),
         "notifications": dict(
@@ -154,6 +161,8 @@ def _batch_window(state: Mapping[str, str]) -> dict[str, Any]:
 def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str, Any]:
     if not enabled:
         return {"state": "disabled", "reason": "enabled: false in the configuration", "until": None}
+    if paused := pause.standing(state.get(pause.KEY)):
+        return {"state": "paused", "reason": paused.reason, "until": None}
     lane: dict[str, Any] = json.loads(state.get("lane", "{}"))
     if lane.get("state") in (None, "disabled"):
         return {"state": "running", "reason": None, "until": None}
@@ -214,9 +223,9 @@ def notifications(connection: sqlite3.Connection, *, dead: bool, limit: int) -> 
     return [{**row, "data": json.loads(row["data"])} for row in found]
 
 
-def dead_ids(connection: sqlite3.Connection) -> list[int]:
-    """Every dead event, oldest first."""
-    return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'dead' ORDER BY id")]
+def dead_letters(connection: sqlite3.Connection) -> list[tuple[int, str | None, str]]:
+    """Every dead event, oldest first: its id, its reason, when it died."""
+    return connection.execute(DEAD).fetchall()
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

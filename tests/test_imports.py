@@ -11,16 +11,16 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter"},
+    {"errors", "keys", "topics", "stats", "backoff", "logs", "masks", "causes", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule"},
-    {"database", "event", "brevo.sandbox"},
+    {"database", "event", "pause", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
-    {"values", "shapes"},
+    {"values", "shapes", "trace"},
     {"lane", "fold", "mapping", "window", "exports"},
-    {"config", "errand"},
+    {"config", "errand", "heartbeat"},
     {"admit", "announce", "delivery", "pace", "backfill", "webhook"},
-    {"convoy", "heartbeat", "notify", "preview"},
-    {"importing", "verify"},
+    {"convoy", "draft", "notify"},
+    {"importing", "verify", "preview", "explain"},
     {"relay"},
     {"app", "daemon"},
     {"demo", "embedded"},

@@ -49,6 +49,9 @@ PLANS = {
     "UNDELIVERED": (report.UNDELIVERED, {"notifications_due", "notifications_dead"}),
     "WINDOW": (report.WINDOW, {"key"}),
     "NEWEST": (report.NEWEST[None], {"rowid"}),
+    "NEWEST dead": (report.NEWEST["dead"], {"outbox_dead"}),
+    "NEWEST dropped": (report.NEWEST["dropped"], {"outbox_dead"}),
+    "DEAD": (report.DEAD, {"outbox_dead"}),
 }
 
 OF_ONE_ROW = {"depth", "sqlite_sequence"}
@@ -126,13 +129,14 @@ def index_of(step: str) -> str | None:
 HARMLESS = (
     "outbox USING INDEX outbox_due",
     "outbox USING INDEX outbox_fresh",
+    "outbox USING INDEX outbox_dead",
     "imports USING INDEX imports_under_way",
 )
 
 
 def is_harmless(step: str) -> bool:
-    """A scan of what we hand in, of a subquery, of a table of one row, of the imports under way, or of
-    heads, or new events, in the order in which they are wanted (a LIMIT ends that).
+    """A scan of what we hand in, of a subquery, of a table of one row, of the imports under way, of dead
+    letters, or of heads, or new events, in the order in which they are wanted (a LIMIT ends that).
     """
     subject = step.removeprefix("SCAN ").removeprefix("TABLE ").split()[0]
     return (

@@ -85,6 +85,7 @@ def test_a_plain_insert_of_any_client_is_complete(
         "finished_at = '2026-01-01T00:00:00.000Z'",
         "claimed_at = '2026-01-01T00:00:00.000Z'",
         "last_error = 'none'",
+        "dropped_at = '2026-01-01T00:00:00.000Z'",
     ],
 )
 @pytest.mark.parametrize("verb", ["INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE", "REPLACE"])
@@ -191,7 +192,11 @@ def test_the_database_forbids_a_customer_two_heads(client: sqlite3.Connection) -
 
 
 def assert_depth_is_right(connection: sqlite3.Connection) -> None:
-    counted = dict(connection.execute("SELECT status, count(*) FROM outbox GROUP BY status").fetchall())
+    counted = dict(
+        connection.execute(
+            "SELECT status, count(*) FROM outbox WHERE dropped_at IS NULL GROUP BY status"
+        ).fetchall()
+    )
     pending, _, dead = connection.execute(report.DEPTH).fetchone()
     assert (pending, dead) == (counted.get("pending", 0), counted.get("dead", 0))
 
@@ -210,6 +215,10 @@ OPERATIONS = (
     f"UPDATE outbox SET status = 'delivered', {FINISHED} {TARGET}",
     f"UPDATE outbox SET status = 'dead', {FINISHED} {TARGET}",
     f"UPDATE outbox SET status = 'pending', finished_at = NULL {TARGET}",
+    f"UPDATE outbox SET status = 'pending', finished_at = NULL, dropped_at = NULL {TARGET}",
+    f"UPDATE outbox SET dropped_at = '2026-01-01T00:00:00.000Z' {TARGET}",
+    f"UPDATE outbox SET status = 'dead', {FINISHED}, dropped_at = '2026-01-01T00:00:00.000Z' {TARGET}",
+    f"UPDATE outbox SET dropped_at = NULL {TARGET}",
     f"DELETE FROM outbox {TARGET}",
     "BEGIN",
     "COMMIT",

@@ -83,10 +83,7 @@ class Brevo:
 
     def deliver(self, change: Upsert | Remove) -> Outcome:
         """Carry out `change`, with as many calls as it takes."""
-        visit = _Visit(self)
-        answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
-        outcome = answers.outcome(answer)
-        return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
+        return carry_out(change, self.call, updates=self._updates)
 
     def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
         """The account's attributes by name, or what became of asking for them; asked for when need be."""
@@ -118,7 +115,7 @@ class Brevo:
         `body` is JSON, written or not; `longer` are seconds that it may take beyond the others; `largest`
         is how many bytes of an answer are read.
         """
-        name = f"{method} {_route(path)}"
+        name = f"{method} {route(path)}"
         wait = acquire(self._limiter, PATIENCE, monotonic, self._sleep)
         if wait:
             return Answer(name, 429, message="own limit", wait=timedelta(seconds=wait))
@@ -188,11 +185,23 @@ class Brevo:
         return session
 
 
+def carry_out(change: Upsert | Remove, call: Callable[..., Answer], *, updates: bool) -> Outcome:
+    """Carry out `change` by as many of `call` (method, path, and a body or none) as it takes.
+
+    `updates` False leaves contacts alone that exist already.
+    """
+    visit = _Visit(call, updates)
+    answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
+    outcome = answers.outcome(answer)
+    return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
+
+
 @dataclass(slots=True)
 class _Visit:
     """One delivery: counts its calls, collects its warnings, and heals each thing once."""
 
-    brevo: Brevo
+    call: Callable[..., Answer]
+    updates: bool
     calls: int = 0
     warnings: list[str] = field(default_factory=list)
     holds: frozenset[str] | None = None
@@ -227,13 +236,13 @@ class _Visit:
             {
                 "email": change.email,
                 "attributes": dict(change.complete),
-                "updateEnabled": self.brevo._updates,
+                "updateEnabled": self.updates,
                 **_lists(change),
                 **_flag(change.email_blacklisted, change.is_opted_out),
             },
         )
         if answer.says_address_taken and self._once("exists"):
-            if not self.brevo._updates and not self._made_it(change):
+            if not self.updates and not self._made_it(change):
                 return replace(answer, message=EXISTS)
             self._warn("the contact existed already: updated")
             return self._update(change, change.complete, joins=True)
@@ -264,7 +273,7 @@ class _Visit:
         answer = self._send("PUT", contact_path(known_as), {"attributes": attributes, **lists, **flag})
         if not answer.says_address_taken or not self._once("taken"):
             return answer
-        if not self.brevo._updates and change.tried_since is None:
+        if not self.updates and change.tried_since is None:
             return replace(answer, message=EXISTS)
         self._warn("the new address was a contact already: updated that one and removed the old one")
         moved = {**_kept(old, change.delivered), **change.complete}
@@ -305,7 +314,7 @@ class _Visit:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         self.calls += 1
-        return self.brevo.call(method, path, body)
+        return self.call(method, path, body)
 
     def _once(self, illness: str) -> bool:
         is_first = illness not in self._healed
@@ -343,7 +352,7 @@ def contact_path(email: str) -> str:
     return f"/contacts/{quote(email, safe='')}?identifierType=email_id"
 
 
-def _route(path: str) -> str:
+def route(path: str) -> str:
     """The path without whom it is about, for logs."""
     path = path.partition("?")[0]
     if path.startswith("/processes/"):

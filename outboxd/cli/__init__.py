@@ -19,7 +19,12 @@ COMMANDS = {
     "flush": "flush",
     "events": "events",
     "show": "events",
-    "retry": "events",
+    "retry": "dead",
+    "dead": "dead",
+    "drop": "dead",
+    "explain": "explain",
+    "pause": "pause",
+    "resume": "pause",
     "enqueue": "enqueue",
     "backfill": "backfill",
     "notifications": "notifications",
@@ -35,7 +40,7 @@ COMMANDS = {
 EPILOG = """\b
 Exit codes: 0 all is well; 1 not all of it; 2 or 64 wrong usage; 65 bad events; 66 no such outbox,
 file or event; 69 Brevo is out of reach; 74 the database cannot be used; 75 try again later (another
-process drains, or the lane is blocked); 77 no right to do it; 78 wrong configuration."""
+process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration."""
 
 
 class Commands(click.Group):

@@ -18,7 +18,7 @@ from outboxd.cli.tally import Tally, progress
 from outboxd.config import Config
 from outboxd.config.kinds import FaultError
 from outboxd.config.kinds import source as parse_source
-from outboxd.errors import EX_DATA, ConfigError
+from outboxd.errors import EX_DATA
 
 if TYPE_CHECKING:  # what is heavy is loaded by those who need it
     from outboxd.backfill import Sink
@@ -145,17 +145,9 @@ def _tell_how_to_go_on(as_of: datetime | None, *, is_written: bool) -> None:
 def _preview(settings: Config, source: str, now: datetime) -> AbstractContextManager[Preview]:
     """A preview, with the account's attributes if they can be had."""
     from outboxd import app
-    from outboxd.event import Outcome
     from outboxd.preview import Preview
 
-    catalogue, why_not = None, None
-    wanted = [attribute for name, attribute in settings.field_mapping.items() if name != "email"]
-    try:
-        key = config.api_key(settings.brevo, os.environ)
-        found = app.brevo(settings, key).attributes(wanted)
-        catalogue, why_not = (None, found.detail) if isinstance(found, Outcome) else (found, None)
-    except ConfigError as error:
-        why_not = str(error)
+    catalogue, why_not = app.catalogue(settings, os.environ)
     if why_not:
         click.echo(f"not checked: the types of Brevo's attributes ({why_not})", err=True)
     return Preview.of(settings.database, plan=app.plan(settings), catalogue=catalogue, source=source, now=now)

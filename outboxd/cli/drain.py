@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from outboxd import app, config, logs
+from outboxd import app, clock, config, logs
 from outboxd.cli.options import config_option, shared_option
 from outboxd.errors import EX_TEMPORARY
 
@@ -38,7 +38,7 @@ def drain(config_path: Path, shared: bool) -> int:
     Example:
       outboxd drain && outboxd status
 
-    Exit codes: 0 nothing is due any more; 75 another process drains, or the lane is blocked.
+    Exit codes: 0 nothing is due any more; 75 another process drains, or the lane is blocked or paused.
     """
     settings = config.read(config_path)
     logs.set_up(settings.log_level)
@@ -48,6 +48,10 @@ def drain(config_path: Path, shared: bool) -> int:
     key = config.api_key(settings.brevo, os.environ)
     with app.drainer(settings, shared=shared), app.relaying(settings, key) as relay:
         relay.drain()
+    if relay.paused is not None:
+        told = f"since {clock.to_text(relay.paused.since)} by {relay.paused.by}"
+        click.echo(f"the lane is paused, {told}; let it go on with: outboxd resume", err=True)
+        return EX_TEMPORARY
     if not relay.is_drained:
         click.echo(f"the lane is {relay.lane.state}: {relay.lane.reason}", err=True)
         return EX_TEMPORARY

@@ -1,18 +1,15 @@
-"""`events`, `show` and `retry`: look at single events, and give the dead ones another chance."""
+"""`events` and `show`: look at single events."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
-from outboxd import app, clock, config, database, report
-from outboxd.cli.options import config_option, json_option
+from outboxd import config, database, report
+from outboxd.cli.options import EVENT_ID, config_option, json_option
 from outboxd.cli.table import print_table
 from outboxd.errors import EX_NO_INPUT
-
-EVENT_ID = click.IntRange(1, 2**63 - 1)
 
 
 @click.command()
@@ -21,6 +18,7 @@ EVENT_ID = click.IntRange(1, 2**63 - 1)
 @click.option("--pending", "only", flag_value="pending", help="Only those not finished.")
 @click.option("--delivered", "only", flag_value="delivered", help="Only those delivered.")
 @click.option("--dead", "only", flag_value="dead", help="Only dead letters, with their reasons.")
+@click.option("--dropped", "only", flag_value="dropped", help="Only dead letters that an operator dropped.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
 @click.option("--before", type=EVENT_ID, help="Only events with a smaller id: the next page.")
 def events(config_path: Path, as_json: bool, only: str | None, limit: int, before: int | None) -> int:
@@ -77,38 +75,6 @@ def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
             ("number", "started_at", "verdict", "call", "http_status", "error_code", "detail"), attempts
         )
     return 0
-
-
-@click.command()
-@config_option
-@json_option
-@click.option("--dead", is_flag=True, help="Every dead letter.")
-@click.argument("event_ids", metavar="[ID]...", type=EVENT_ID, nargs=-1)
-def retry(config_path: Path, as_json: bool, dead: bool, event_ids: tuple[int, ...]) -> int:
-    """Try dead letters again, with all their attempts before them.
-
-    \b
-    Examples:
-      outboxd retry 17 18
-      outboxd retry --dead
-
-    Exit codes: 0 all of them wait for delivery; 1 some were not dead; 2 nothing was named.
-    """
-    if dead == bool(event_ids):
-        raise click.UsageError("name the events' ids, or say --dead for all dead letters")
-    settings = config.read(config_path)
-    with database.reading(settings.database) as connection:
-        wanted = report.dead_ids(connection) if dead else list(event_ids)
-    with closing(app.outbox(settings)) as outbox:
-        revived = outbox.revive(wanted, clock.wall())
-    left = sorted(set(wanted) - set(revived))
-    if as_json:
-        click.echo(json.dumps({"retried": revived, "not_dead": left}))
-    else:
-        click.echo(f"{len(revived)} events wait for delivery again")
-        for event_id in left:
-            click.echo(f"outboxd: event {event_id} is not dead: left as it is", err=True)
-    return 1 if left else 0
 
 
 def _next(row: dict[str, Any]) -> str | None:

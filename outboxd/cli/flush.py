@@ -26,7 +26,8 @@ def flush(config_path: Path) -> int:
     Example:
       outboxd flush && outboxd status --watch
 
-    Exit codes: 0 the window opens; 75 no daemon runs: it opens as soon as one does.
+    Exit codes: 0 the window opens; 75 no daemon runs, or deliveries are paused: it opens as soon as that
+    ends.
     """
     settings = config.read(config_path)
     if settings.sync_mode != "batch":
@@ -36,7 +37,11 @@ def flush(config_path: Path) -> int:
     with closing(app.outbox(settings)) as outbox:
         outbox.save_state({"flush": clock.to_text(now)}, now)
     with database.reading(settings.database) as connection:
-        beat = report.status(connection, now, enabled=True)["heartbeat_at"]
+        facts = report.status(connection, now, enabled=True)
+    beat = facts["heartbeat_at"]
+    if facts["lane"]["state"] == "paused":
+        click.echo("deliveries are paused: the window opens after outboxd resume", err=True)
+        return EX_TEMPORARY
     if beat is None or now - clock.from_text(beat) > LIVELY:
         click.echo("no daemon runs: the window opens as soon as one does, or run: outboxd drain", err=True)
         return EX_TEMPORARY

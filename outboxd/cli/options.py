@@ -10,6 +10,8 @@ from outboxd import config
 
 Command = Callable[..., Any]
 
+EVENT_ID = click.IntRange(1, 2**63 - 1)
+
 
 def config_option(command: Command) -> Command:
     """`--config PATH`, handed over as the Path of the file to read."""

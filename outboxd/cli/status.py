@@ -65,7 +65,7 @@ def table(facts: dict[str, Any], now: Any) -> str:
         ("delivered", f"{facts['delivered']:,}"),
         ("oldest pending", ago(facts["oldest_pending_seconds"])),
         ("next attempt", _when(facts["next_attempt_at"], now)),
-        ("lane", _lane(facts["lane"], now)),
+        ("lane", _lane(facts["lane"], facts["pause"], now)),
         ("last heartbeat", _when(facts["heartbeat_at"], now) if facts["heartbeat_at"] else "never"),
     ]
     if facts["window"] is not None:
@@ -132,10 +132,12 @@ def _when(text: str | None, now: Any) -> str:
     return f"in {ago(seconds)}" if seconds > 0 else f"{ago(-seconds)} ago"
 
 
-def _lane(lane: dict[str, Any], now: Any) -> str:
+def _lane(lane: dict[str, Any], pause: dict[str, Any] | None, now: Any) -> str:
     told = str(lane["state"])
     if lane["reason"]:
         told += f": {lane['reason']}"
+    if pause and lane["state"] == "paused":
+        told += f" ({_when(pause['since'], now)}, by {pause['by']}; outboxd resume)"
     if lane["until"]:
         told += f" (next try {_when(lane['until'], now)})"
     return told

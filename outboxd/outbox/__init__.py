@@ -22,7 +22,7 @@ from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.notices import Wanted
-from outboxd.outbox import contacts, customers, doubts, endings, imports
+from outboxd.outbox import contacts, customers, dead, doubts, endings, imports
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.notifications import Notices
 from outboxd.outbox.rows import EVENT, event_of, many
@@ -97,12 +97,6 @@ WHERE id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key
   AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key)
 """
 
-REVIVE = """
-UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'dead'
-RETURNING id, customer_key
-"""
-
 REVIVE_UNADDRESSED = customers.REVIVE_UNADDRESSED
 
 # No index serves this: it is rare, and it holds no lock. Events of a guest who turned out to be the customer
@@ -131,7 +125,7 @@ RECOUNT = """
 UPDATE depth SET
     finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
              - (SELECT count(*) FROM outbox WHERE status = 'pending'),
-    dead = (SELECT count(*) FROM outbox WHERE status = 'dead')
+    dead = (SELECT count(*) FROM outbox WHERE status = 'dead' AND dropped_at IS NULL)
 """
 
 ADMIT = """
@@ -315,11 +309,9 @@ class Outbox:
     def revive(self, ids: Collection[int], now: datetime) -> list[int]:
         """Make dead events pending again, with all their attempts before them; the ids that were dead."""
         revived: list[int] = []
-        wanted = list(ids)
-        for start in range(0, len(wanted), CHUNK):
-            values = {"ids": json.dumps(wanted[start : start + CHUNK]), "now": to_text(now)}
+        for chunk in _chunks(ids):
             with self._transaction() as connection:
-                rows = connection.exec_driver_sql(REVIVE, values).all()
+                rows = dead.revive(connection, chunk, now)
                 keys = {key for _, key in rows if key is not None}
                 many(connection, ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
             revived.extend(row[0] for row in rows)
@@ -332,6 +324,14 @@ class Outbox:
             with self._transaction() as connection:
                 settled.update(each.customer_key for each in chunk if doubts.settle(connection, each, now))
         return frozenset(settled)
+
+    def drop(self, ids: Collection[int], by: str, now: datetime) -> list[int]:
+        """End dead events for good, by the word of the operator `by`; the ids that were dead."""
+        dropped: list[int] = []
+        for chunk in _chunks(ids):
+            with self._transaction() as connection:
+                dropped.extend(dead.drop(connection, chunk, by, now))
+        return dropped
 
     def purge(self, customer_key: str) -> None:
         """Empty the payloads of a customer's finished events, and the details of the attempts at them."""
@@ -368,6 +368,12 @@ class Outbox:
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         events = (event_of(row, self.default_source) for row in rows)
         return tuple(replace(event, attempts=event.attempts + claims) for event in events)
+
+
+def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
+    """`ids` in parts that fit into a transaction each."""
+    wanted = list(ids)
+    return (wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK))
 
 
 def _still_fresh(connection: Connection, admissions: Sequence[Admission]) -> list[Admission]:

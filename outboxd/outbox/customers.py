@@ -54,7 +54,7 @@ WHERE customer_key = :old AND status = 'pending' AND claimed_at IS NULL
 # Events that died for want of an address, once one is known.
 REVIVE_UNADDRESSED = f"""
 UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0
-WHERE status = 'dead' AND customer_key = :key
+WHERE status = 'dead' AND dropped_at IS NULL AND customer_key = :key
   AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
 """
 

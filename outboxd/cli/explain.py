@@ -1,0 +1,134 @@
+"""`explain`: what would be sent for an event, and why, without sending it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outboxd import app, clock, config, database, intake, report
+from outboxd.cli.options import config_option, json_option
+from outboxd.config import Config
+from outboxd.explain import Explainer, Facts
+
+MOST = 100
+"""Events of one file."""
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--reveal", is_flag=True, help="Show personal data. Without it the output is fit for a ticket.")
+@click.option("--offline", is_flag=True, help="Do not ask Brevo which attributes it has.")
+@click.option("--event", metavar="NAME", help="Of a file: which event it is, unless it says so itself.")
+@click.option("--source", metavar="NAME", help="Of a file: whose events they are. Default: as configured.")
+@click.argument("target", metavar="ID|FILE")
+def explain(
+    config_path: Path,
+    as_json: bool,
+    reveal: bool,
+    offline: bool,
+    event: str | None,
+    source: str | None,
+    target: str,
+) -> int:
+    """Tell what would be sent to Brevo for an event, and why. Nothing is sent, nothing is written.
+
+    ID is an event of the outbox, whatever became of it: finished ones are explained as if they were tried
+    again now. FILE (`-` is standard input) holds events as `outboxd-intake` takes them. Shown are the
+    customer it is admitted as, what each field is mapped to or why it is left out, the events it is folded
+    with, and the exact requests. Of values only the first letter is shown, unless --reveal is given.
+
+    \b
+    Examples:
+      outboxd explain 17
+      outboxd explain --event customer_updated customer.json
+
+    Exit codes: 0 explained; 1 it would be a dead letter; 65 the file holds no event; 66 there is no such
+    event or file.
+    """
+    settings = config.read(config_path)
+    explainer = _explainer(settings, is_revealed=reveal, is_offline=offline)
+    now = clock.wall()
+    if target.isdecimal():
+        with database.reading(settings.database) as connection:
+            database.check_revision(settings.database, database.revision(connection))
+            stored = report.event(connection, int(target)) or {}
+        told = [_stored(stored) | explainer.event(int(target), now)]
+    else:
+        rows, _ = intake.take(intake.read_text(target, sys.stdin), {"event": event, "source": source})
+        if len(rows) > MOST:
+            raise click.UsageError(
+                f"explain takes up to {MOST} events at a time; the file holds {len(rows):,}"
+            )
+        told = explainer.written(rows, now)
+    if as_json:
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join("\n".join(_tree(facts)) for facts in told))
+    return 1 if any(facts["verdict"] == "refused" for facts in told) else 0
+
+
+def _explainer(settings: Config, *, is_revealed: bool, is_offline: bool) -> Explainer:
+    catalogue, why_not = (None, "--offline") if is_offline else app.catalogue(settings, os.environ)
+    if why_not:
+        click.echo(f"not checked: the types of Brevo's attributes ({why_not})", err=True)
+    return Explainer(
+        settings.database,
+        settings.source,
+        app.plan(settings),
+        catalogue,
+        settings.brevo.base_url,
+        is_revealed=is_revealed,
+    )
+
+
+def _stored(row: dict[str, Any]) -> Facts:
+    names = ("status", "attempts", "next_attempt_at", "finished_at", "last_error")
+    return {name: row.get(name) for name in names}
+
+
+def _tree(facts: Facts) -> Iterator[str]:
+    """The facts of one event for people, indented by what belongs to what."""
+    named = f": {facts['name']}, source {facts['source']}" if facts["name"] else ""
+    yield f"event {facts['event'] or 'of the file'}{named}"
+    if "status" in facts:
+        yield from _line(2, "stands", f"{facts['status']}, attempts {facts['attempts']}")
+        yield from _line(2, "next try", facts["next_attempt_at"] if facts["status"] == "pending" else None)
+        yield from _line(2, "last error", facts["last_error"])
+    yield from _line(2, "admitted as", facts["customer"])
+    yield from _line(2, "would be", facts["verdict"])
+    yield from _line(2, "why", facts["why"])
+    if "mapping" in facts:
+        yield from _line(2, "says", f"{facts['kind']}, as of {facts['version_at']}")
+        yield from _line(2, "address", facts["email"])
+        for rule in facts["mapping"]:
+            told = f"left out: {rule['left_out']}" if "left_out" in rule else _json(rule["value"])
+            yield f"    {rule['attribute']} <- {rule['field']}: {told}"
+        yield from _line(4, "absent", ", ".join(facts["absent"]))
+        yield from _line(4, "no rule for", ", ".join(facts["no_rule"]))
+        yield from _line(2, "differs", ", ".join(facts["differs"]))
+        yield from _line(2, "unchanged", ", ".join(facts["unchanged"]))
+        yield from _line(2, "outdated", ", ".join(facts["outdated"]))
+        yield from _line(2, "folded with", ", ".join(map(str, facts["folded_with"])))
+    for part in facts["parts"]:
+        yield f"  {part['change']}: {part['why']}"
+        if len(facts["parts"]) > 1:
+            yield from _line(4, "of events", ", ".join(map(str, part["events"])))
+        yield from _line(4, "consent", part["consent"])
+        for request in part["requests"]:
+            yield f"    {request['method']} {request['url']}"
+            if request["body"] is not None:
+                yield f"    {_json(request['body'])}"
+
+
+def _line(indent: int, name: str, told: str | None) -> Iterator[str]:
+    if told:
+        yield f"{' ' * indent}{name:<{16 - indent}}{told}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
