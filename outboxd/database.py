@@ -26,13 +26,14 @@ DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
 TAKEN = """
 SELECT 1 FROM sqlite_master WHERE name IN (
-    'outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows'
+    'outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows',
+    'totals'
 )
 """
 

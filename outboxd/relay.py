@@ -372,7 +372,8 @@ class Relay:
         }
         if self._told_lane and self.lane.state != self._told_lane.state:
             logger.warning(line("lane", state=self.lane.state, reason=self.lane.reason, until=lane["until"]))
-        self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane)}, now)
+        limits = json.dumps(self._courier.left())
+        self._outbox.save_state({"heartbeat": to_text(now), "lane": json.dumps(lane), "limits": limits}, now)
         self._beaten_at, self._told_lane = now, self.lane
 
 

@@ -69,6 +69,12 @@ WINDOW = """
 SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stats WHERE minute > :since
 """
 
+HISTORY = "SELECT minute, delivered FROM stats WHERE minute > :since"
+
+TOTALS = "SELECT measure, label, value FROM totals"
+
+WRITTEN = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)"
+
 COLUMNS = """
 id, event, status, source, customer_key, attempts, occurred_at, created_at, claimed_at,
 next_attempt_at, finished_at, last_error
@@ -117,6 +123,7 @@ def status(
         "heartbeat_at": state.get("heartbeat"),
         "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
+        "limits": _limits(state),
         "window": _batch_window(state) if sync_mode == "batch" else None,
         "imports": _dicts(connection.execute(IMPORTS)),
         "windows": {name: _window(connection, now - length) for name, length in WINDOWS.items()},
@@ -128,6 +135,12 @@ def _warnings(state: Mapping[str, str]) -> list[dict[str, Any]]:
     told = json.loads(state.get("warnings", "{}"))
     found = [{"warning": text, "count": count, "last_at": at} for text, (count, at) in told.items()]
     return sorted(found, key=lambda warning: -warning["count"])
+
+
+def _limits(state: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Brevo's rate limits as they were at the last heartbeat."""
+    names = ("period_seconds", "calls", "left")
+    return [dict(zip(names, limit, strict=True)) for limit in json.loads(state.get("limits", "[]"))]
 
 
 def _batch_window(state: Mapping[str, str]) -> dict[str, Any]:
@@ -170,6 +183,21 @@ def _window(connection: sqlite3.Connection, since: datetime) -> dict[str, Any]:
             **{name: percentile(buckets, share) for name, share in PERCENTILES.items()},
         },
     }
+
+
+def history(connection: sqlite3.Connection, now: datetime, *, minutes: int = 60) -> list[int]:
+    """How many events were delivered in each of the last minutes, oldest first; the last one is not over."""
+    told = [to_text(now - timedelta(minutes=back))[:16] for back in range(minutes, -1, -1)]
+    delivered = dict(connection.execute(HISTORY, {"since": told[0]}))
+    return [delivered.get(minute, 0) for minute in told[1:]]
+
+
+def totals(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """What was ever counted, by measure and label (see outbox.totals), and the events ever written."""
+    found: dict[str, dict[str, int]] = {"written": {"": connection.execute(WRITTEN).fetchone()[0]}}
+    for measure, label, value in connection.execute(TOTALS):
+        found.setdefault(measure, {})[label] = value
+    return found
 
 
 def _rate(part: int, whole: int) -> float | None:
