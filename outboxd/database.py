@@ -122,6 +122,15 @@ def revision(connection: sqlite3.Connection) -> str | None:
     return str(row[0]) if row else None
 
 
+def sizes(path: Path) -> tuple[int, int]:
+    """The bytes of the database file and of its write-ahead log."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        return path.stat().st_size, log.stat().st_size if log.exists() else 0
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
 def check_revision(path: Path, found: str | None) -> None:
     """Raise SchemaError unless `found` is the schema this version works on."""
     if found == REVISIONS[-1]:

@@ -95,6 +95,9 @@ SELECT number, started_at, finished_at, verdict, call, http_status, error_code, 
 FROM attempts WHERE event_id = :id ORDER BY number, started_at
 """
 
+LANES = ("running", "waiting", "blocked", "disabled")
+"""The states of the lane, as `status` tells them."""
+
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 

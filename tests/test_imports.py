@@ -11,14 +11,14 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter"},
-    {"clock", "locks", "payload", "schedule"},
+    {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter", "exposition"},
+    {"clock", "locks", "payload", "schedule", "textfile"},
     {"database", "event", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
-    {"values", "shapes"},
+    {"values", "shapes", "metrics"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand"},
-    {"admit", "announce", "delivery", "pace", "backfill"},
+    {"admit", "announce", "delivery", "pace", "backfill", "threshold"},
     {"convoy", "preview"},
     {"importing", "verify"},
     {"relay"},

@@ -77,6 +77,14 @@ class HybridSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where the daemon writes its metrics, if anywhere, and how often."""
+
+    textfile: Path | None = None
+    interval: timedelta = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -96,6 +104,7 @@ class Config:
     retry: Backoff
     batch: BatchSettings
     hybrid: HybridSettings
+    metrics: MetricsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,11 @@ HYBRID: Section = {
     "threshold_seconds": Key(seconds(1, 86_400), timedelta(seconds=30)),
 }
 
+METRICS: Section = {
+    "textfile": Key(optional(path), None),
+    "interval_seconds": Key(seconds(1, 3600), timedelta(seconds=15)),
+}
+
 TOP: Section = {
     "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
@@ -165,6 +179,7 @@ TOP: Section = {
     "retry": Key(dict, {}),
     "batch": Key(dict, {}),
     "hybrid": Key(dict, {}),
+    "metrics": Key(dict, {}),
 }
 
 
@@ -181,6 +196,7 @@ def parse(document: Document) -> Config:
     retry = _section(document, ("retry",), RETRY, faults)
     batch = _section(document, ("batch",), BATCH, faults)
     hybrid = _section(document, ("hybrid",), HYBRID, faults)
+    metrics = _section(document, ("metrics",), METRICS, faults)
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     return Config(
@@ -193,6 +209,7 @@ def parse(document: Document) -> Config:
         retry=Backoff(**{_attribute(name): value for name, value in retry.items()}),
         batch=BatchSettings(**batch),
         hybrid=HybridSettings(**{_attribute(name): value for name, value in hybrid.items()}),
+        metrics=MetricsSettings(**{_attribute(name): value for name, value in metrics.items()}),
         **options,
     )
 
