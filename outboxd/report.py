@@ -73,7 +73,7 @@ HISTORY = "SELECT minute, delivered FROM stats WHERE minute > :since"
 
 TOTALS = "SELECT measure, label, value FROM totals"
 
-WRITTEN = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)"
+WRITTEN = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
 
 COLUMNS = """
 id, event, status, source, customer_key, attempts, occurred_at, created_at, claimed_at,

@@ -36,10 +36,13 @@ PLANS = {
     "NEXT_ATTEMPT": (report.NEXT_ATTEMPT, {"outbox_due"}),
     "DEPTH": (report.DEPTH, set()),
     "WINDOW": (report.WINDOW, {"key"}),
+    "HISTORY": (report.HISTORY, {"key"}),
+    "TOTALS": (report.TOTALS, set()),
+    "WRITTEN": (report.WRITTEN, set()),
     "NEWEST": (report.NEWEST[None], {"rowid"}),
 }
 
-OF_ONE_ROW = {"depth", "sqlite_sequence"}
+OF_ONE_ROW = {"depth", "sqlite_sequence", "totals"}
 """What may be read from end to end: these have a row or a few."""
 
 
