@@ -97,6 +97,11 @@ def test_names_carry_the_prefix_and_the_base_unit_and_counters_end_in_total(busy
         assert name.endswith("_total") == (kind == "counter")
 
 
+def test_the_readme_names_every_metric_and_no_other(busy: Shop) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(outboxd_\w+)`", readme, re.M) == re.findall(r"^# TYPE (\w+)", page(busy), re.M)
+
+
 def test_the_page_tells_what_happened(busy: Shop) -> None:
     found = look(busy)
     states = ("due", "in_flight", "retrying", "dead")

@@ -1,11 +1,14 @@
 """Thresholds: the grammar of `--fail-if`, and what they are held against."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from outboxd import threshold
+from outboxd.cli.status import status
 from outboxd.clock import to_text
 from outboxd.config.kinds import FaultError
 from outboxd.threshold import FIGURES, FOREVER
@@ -92,6 +95,13 @@ def test_an_unknown_name_is_told_with_the_known_ones(name: str) -> None:
         threshold.parse(f"{name}>0")
     assert name in str(caught.value)
     assert all(known in str(caught.value) for known in FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_name_stands_in_the_help_and_in_the_readme(name: str) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert name in str(status.help)
+    assert re.search(rf"^\|.*`{name}`.*\|", readme, re.M)
 
 
 @pytest.mark.parametrize(
