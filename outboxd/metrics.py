@@ -69,7 +69,9 @@ def _calls(facts: Mapping[str, Any], totals: Mapping[str, Mapping[str, int]]) ->
     limits = {f"{limit['period_seconds']:g}": limit for limit in facts["limits"]}
     ended = {**dict.fromkeys(IMPORTS_END, 0), **totals.get("imports", {})}
     return [
-        counter("outboxd_calls_total", "Calls to Brevo that carried events.", _one(totals, "calls")),
+        counter(
+            "outboxd_calls_total", "Calls to Brevo for events, those of imports aside.", _one(totals, "calls")
+        ),
         gauges(
             "outboxd_rate_limit_calls",
             "Calls that may leave within a period of so many seconds.",

@@ -27,7 +27,6 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     "=": operator.eq,
-    "==": operator.eq,
     "!=": operator.ne,
 }
 
@@ -71,7 +70,7 @@ def parse(written: str) -> Threshold:
     form = FORM.fullmatch(written)
     if form is None:
         raise FaultError(f"{written!r} is no threshold; write it such as dead>0, oldest>15m or lane!=running")
-    name, sign, value = form.groups()
+    name, sign, value = form[1], form[2].replace("==", "="), form[3]
     if name not in FIGURES:
         raise FaultError(f"{written!r}: there is no {name}; known are: {', '.join(FIGURES)}")
     figure = FIGURES[name]
@@ -96,7 +95,7 @@ def _share(written: str) -> Value:
 
 
 def _duration(written: str) -> Value:
-    if form := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(ms|s|m|h|d)", written):
+    if form := re.fullmatch(r"([0-9]{1,8}(?:\.[0-9]+)?) ?(ms|s|m|h|d)", written):
         return float(form[1]) * (timedelta(milliseconds=1) if form[2] == "ms" else UNITS[form[2]])
     raise FaultError("must be a duration, such as 500ms, 90s, 15m, 2h or 1d")
 

@@ -60,6 +60,8 @@ def is_met(written: str, **told: Any) -> bool:
         "error_rate>=5%",
         "error_rate>4.9 %",
         "lane=running",
+        "lane==running",
+        "oldest<99999999.9d",
         "lane!=blocked",
     ],
 )
@@ -116,6 +118,7 @@ def test_every_name_stands_in_the_help_and_in_the_readme(name: str) -> None:
         ("dead>15m", "whole number"),
         ("oldest>15", "such as 500ms"),
         ("oldest>15 weeks", "such as 500ms"),
+        ("oldest>999999999.9d", "such as 500ms"),
         ("error_rate>0.05", "such as 5%"),
         ("lane>running", "compared with = or !="),
         ("lane!=runing", "did you mean running?"),
