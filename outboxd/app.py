@@ -4,11 +4,12 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
-from outboxd import clock, config, database, locks, logs, report
+from outboxd import clock, config, database, locks, logs, metrics, report
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
@@ -23,6 +24,7 @@ from outboxd.pace import Batch, Hybrid, Mode
 from outboxd.relay import Relay
 from outboxd.schedule import Schedule
 from outboxd.sources import Options
+from outboxd.textfile import Textfile
 from outboxd.webhook import Webhook
 from outboxd.window import Rules
 
@@ -156,24 +158,37 @@ def run(path: Path, *, shared: bool) -> int:
     before, after = database.migrate(first.database)
     if before != after:
         logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
+    made = _Maker(path, first, key)
     with drainer(first, shared=shared):
-        return daemon.serve(_maker(path, first, key), lambda: describe(first))
+        return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings))
 
 
-def _maker(path: Path, first: Config, key: str) -> Callable[[], Relay]:
+class _Maker:
     """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all."""
-    limiter = limits(first)
 
-    def make() -> Relay:
-        settings = config.read(path)
-        if settings.database != first.database:
-            raise ConfigError([f"{path}: the database cannot change while the daemon runs; restart it"])
-        told = config.api_key(settings.brevo, os.environ) if settings.enabled else key
-        limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
+    def __init__(self, path: Path, first: Config, key: str) -> None:
+        self.settings = first
+        self._path = path
+        self._key = key
+        self._limiter = limits(first)
+
+    def __call__(self) -> Relay:
+        settings = config.read(self._path)
+        if settings.database != self.settings.database:
+            raise ConfigError([f"{self._path}: the database cannot change while the daemon runs; restart it"])
+        told = config.api_key(settings.brevo, os.environ) if settings.enabled else self._key
+        self._limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
         logs.set_up(settings.log_level)
-        return relay(settings, brevo(settings, told, limiter), outbox(settings))
+        made = relay(settings, brevo(settings, told, self._limiter), outbox(settings))
+        self.settings = settings
+        return made
 
-    return make
+
+def chores(settings: Config) -> Iterator[tuple[timedelta, Callable[[], None]]]:
+    """What the daemon does beside the draining: how often, and what."""
+    if (file := settings.metrics.textfile) is not None:
+        page = partial(metrics.page, settings.database, enabled=settings.enabled)
+        yield settings.metrics.interval, Textfile(file, lambda: page(clock.wall())).write
 
 
 def describe(settings: Config) -> str:

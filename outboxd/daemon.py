@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
 from time import monotonic
 
@@ -33,17 +33,26 @@ STATUS_EVERY = 10.0
 WINDOW = "window-"
 """How the ids of the jobs begin that open windows."""
 
+CHORE = "chore-"
 
-def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
+Chore = tuple[timedelta, Callable[[], None]]
+"""What is done beside the draining: how often, and what. It raises nothing."""
+
+
+def serve(
+    make: Callable[[], Relay], describe: Callable[[], str], chores: Callable[[], Iterable[Chore]] = tuple
+) -> int:
     """Drain until SIGTERM or SIGINT; the exit code.
 
     `make` builds a relay from the configuration as it is now, at the start and at every SIGHUP; if it
-    raises on a SIGHUP the relay that runs is kept. `describe` is a short text for systemd's status.
+    raises on a SIGHUP the relay that runs is kept. `describe` is a short text for systemd's status,
+    `chores` are those of the configuration that `make` read last.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     turn = _Turn(make())
     scheduler = _scheduler(lambda: turn.relay, describe)
     _schedule_windows(scheduler, turn.relay)
+    _schedule_chores(scheduler, chores())
     scheduler.start()
     turn.begin()
     notify("READY=1")
@@ -60,6 +69,7 @@ def serve(make: Callable[[], Relay], describe: Callable[[], str]) -> int:
                 return _stop(turn)
             turn = _reload(turn, make)
             _schedule_windows(scheduler, turn.relay)
+            _schedule_chores(scheduler, chores())
     finally:
         scheduler.shutdown(wait=False)
 
@@ -140,11 +150,22 @@ def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> Backg
 
 def _schedule_windows(scheduler: BackgroundScheduler, relay: Relay) -> None:
     """Ring the relay's bell whenever a batch window is to open."""
-    for job in scheduler.get_jobs():
-        if job.id.startswith(WINDOW):
-            job.remove()
+    _unschedule(scheduler, WINDOW)
     for number, trigger in enumerate(relay.triggers):
         scheduler.add_job(relay.bell.set, trigger, id=f"{WINDOW}{number}")
+
+
+def _schedule_chores(scheduler: BackgroundScheduler, chores: Iterable[Chore]) -> None:
+    _unschedule(scheduler, CHORE)
+    for number, (every, chore) in enumerate(chores):
+        seconds = every.total_seconds()
+        scheduler.add_job(chore, "interval", seconds=seconds, id=f"{CHORE}{number}", next_run_time=wall())
+
+
+def _unschedule(scheduler: BackgroundScheduler, prefix: str) -> None:
+    for job in scheduler.get_jobs():
+        if job.id.startswith(prefix):
+            job.remove()
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

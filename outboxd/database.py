@@ -26,14 +26,14 @@ DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
 TAKEN = """
 SELECT 1 FROM sqlite_master WHERE name IN (
     'outbox', 'attempts', 'contacts', 'addresses', 'depth', 'stats', 'state', 'imports', 'import_rows',
-    'notifications'
+    'notifications', 'totals'
 )
 """
 
@@ -120,6 +120,15 @@ def revision(connection: sqlite3.Connection) -> str | None:
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outboxd_schema'").fetchone()
     row = known and connection.execute("SELECT version_num FROM outboxd_schema").fetchone()
     return str(row[0]) if row else None
+
+
+def sizes(path: Path) -> tuple[int, int]:
+    """The bytes of the database file and of its write-ahead log."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        return path.stat().st_size, log.stat().st_size if log.exists() else 0
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def check_revision(path: Path, found: str | None) -> None:

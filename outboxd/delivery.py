@@ -32,6 +32,9 @@ class Courier(Protocol):
     def wait(self) -> float:
         """Seconds until a call may leave."""
 
+    def left(self) -> list[tuple[float, int, int]]:
+        """Of each rate limit its period in seconds, the calls it allows, and how many of them are left."""
+
 
 ASIDE = timedelta(milliseconds=100)
 """How long a claim steps aside whose address is in another one's hands …"""

@@ -26,7 +26,7 @@ from outboxd.sources import Options
 FRESH = 2000
 """New events that are read to find those of the same customers: nobody has said yet whose they are."""
 
-TABLES = ("outbox", "attempts", "contacts", "addresses", "state", "stats", "import_rows")
+TABLES = ("outbox", "attempts", "contacts", "addresses", "state", "stats", "totals", "import_rows")
 
 SCHEMA = """
 SELECT sql FROM sqlite_master

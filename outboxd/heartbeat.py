@@ -1,7 +1,7 @@
 """The heartbeat: `status` learns that the drainer lives and how its lane is, the operator of changes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,10 +16,11 @@ EVERY = timedelta(seconds=10)
 
 
 class Heartbeat:
-    """Of one drainer. `enabled` false: it is told to deliver nothing."""
+    """Of one drainer, told to deliver nothing unless `enabled`. `limits` tells what is left of Brevo's."""
 
-    def __init__(self, outbox: Outbox, *, enabled: bool) -> None:
+    def __init__(self, outbox: Outbox, limits: Callable[[], Any], *, enabled: bool) -> None:
         self._outbox = outbox
+        self._limits = limits
         self._enabled = enabled
         self._beaten_at: datetime | None = None
         self._told: Lane | None = None
@@ -44,7 +45,8 @@ class Heartbeat:
         if self._told and lane.state != self._told.state:
             logger.warning(line("lane", state=lane.state, reason=lane.reason, until=told["until"]))
             notice = _notice(self._told, lane, told)
-        state = {"heartbeat": to_text(now), "lane": json.dumps(told)}
+        limits = json.dumps(self._limits())
+        state = {"heartbeat": to_text(now), "lane": json.dumps(told), "limits": limits}
         self._outbox.save_state(state, now, notice=notice)
         self._beaten_at, self._told = now, lane
 

@@ -92,7 +92,7 @@ class Relay:
         self._is_draining = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
-        self._heart = Heartbeat(outbox, enabled=plan.enabled)
+        self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
 
     # The loop, and its two ways of ending.
 

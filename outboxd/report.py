@@ -70,6 +70,12 @@ WINDOW = """
 SELECT delivered, dead, attempts, failed, calls, latency_ms, latencies FROM stats WHERE minute > :since
 """
 
+HISTORY = "SELECT minute, delivered FROM stats WHERE minute > :since"
+
+TOTALS = "SELECT measure, label, value FROM totals"
+
+WRITTEN = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
+
 COLUMNS = """
 id, event, CASE WHEN dropped_at IS NULL THEN status ELSE 'dropped' END AS status, source, customer_key,
 attempts, occurred_at, created_at, claimed_at, next_attempt_at, finished_at, dropped_at, last_error
@@ -105,6 +111,9 @@ SELECT (SELECT count(*) FROM notifications WHERE status = 'pending'),
        (SELECT count(*) FROM notifications WHERE status = 'dead')
 """
 
+LANES = ("running", "waiting", "blocked", "paused", "disabled")
+"""The states of the lane, as `status` tells them."""
+
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -134,6 +143,7 @@ def status(
         "warnings": _warnings(state),
         "lane": _lane(state, now, enabled=enabled),
         "pause": json.loads(state.get(pause.KEY, "null")),
+        "limits": _limits(state),
         "window": _batch_window(state) if sync_mode == "batch" else None,
         "imports": _dicts(connection.execute(IMPORTS)),
         "notifications": dict(
@@ -148,6 +158,12 @@ def _warnings(state: Mapping[str, str]) -> list[dict[str, Any]]:
     told = json.loads(state.get("warnings", "{}"))
     found = [{"warning": text, "count": count, "last_at": at} for text, (count, at) in told.items()]
     return sorted(found, key=lambda warning: -warning["count"])
+
+
+def _limits(state: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Brevo's rate limits as they were at the last heartbeat."""
+    names = ("period_seconds", "calls", "left")
+    return [dict(zip(names, limit, strict=True)) for limit in json.loads(state.get("limits", "[]"))]
 
 
 def _batch_window(state: Mapping[str, str]) -> dict[str, Any]:
@@ -192,6 +208,21 @@ def _window(connection: sqlite3.Connection, since: datetime) -> dict[str, Any]:
             **{name: percentile(buckets, share) for name, share in PERCENTILES.items()},
         },
     }
+
+
+def history(connection: sqlite3.Connection, now: datetime, *, minutes: int = 60) -> list[int]:
+    """How many events were delivered in each of the last minutes, oldest first; the last one is not over."""
+    told = [to_text(now - timedelta(minutes=back))[:16] for back in range(minutes, -1, -1)]
+    delivered = dict(connection.execute(HISTORY, {"since": told[0]}))
+    return [delivered.get(minute, 0) for minute in told[1:]]
+
+
+def totals(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """What was ever counted, by measure and label (see outbox.totals), and the events ever written."""
+    found: dict[str, dict[str, int]] = {"written": {"": connection.execute(WRITTEN).fetchone()[0]}}
+    for measure, label, value in connection.execute(TOTALS):
+        found.setdefault(measure, {})[label] = value
+    return found
 
 
 def _rate(part: int, whole: int) -> float | None:

@@ -14,6 +14,11 @@ def bucket(milliseconds: int) -> int:
     return number
 
 
+def at_most(buckets: Mapping[int, int], doublings: int) -> int:
+    """How many of the counted latencies are no longer than 2 to the power of `doublings` milliseconds."""
+    return sum(count for number, count in buckets.items() if number <= doublings * DOUBLING)
+
+
 def percentile(buckets: Mapping[int, int], share: float) -> int | None:
     """The latency in milliseconds that `share` (0 to 1) of the counted ones do not exceed, None of none."""
     total = sum(buckets.values())

@@ -32,6 +32,7 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
         "retry": settings.get("retry", {}),
         "batch": settings.get("batch", {}),
         "hybrid": settings.get("hybrid", {}),
+        "metrics": settings.get("metrics", {}),
     }
     path.write_text(json.dumps(document))
     return path

@@ -11,14 +11,15 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "masks", "causes", "brevo.limiter"},
-    {"clock", "locks", "notices", "payload", "schedule"},
+    {"errors", "keys", "topics", "stats", "backoff", "logs", "masks", "causes", "exposition"},
+    {"brevo.limiter"},
+    {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
-    {"values", "shapes", "trace"},
+    {"values", "shapes", "trace", "metrics"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand", "heartbeat"},
-    {"admit", "announce", "delivery", "pace", "backfill", "webhook"},
+    {"admit", "announce", "delivery", "pace", "backfill", "webhook", "threshold"},
     {"convoy", "draft", "notify"},
     {"importing", "verify", "preview", "explain"},
     {"relay"},

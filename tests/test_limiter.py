@@ -167,3 +167,23 @@ def test_who_has_the_patience_gets_leave_at_the_end_of_the_hold() -> None:
     limiter.hold(4.0)
     assert acquire(limiter, 5.0, clock, clock.sleep) == 0.0
     assert clock() == 4.0
+
+
+def test_what_is_left_is_told_of_every_window() -> None:
+    limiter = Limiter([SECOND, (100, 3600.0)])
+    for _ in range(4):
+        limiter.take(0.0)
+    assert limiter.left(0.0) == [(1.0, 10, 6), (3600.0, 100, 96)]
+    assert limiter.left(2.0) == [(1.0, 10, 10), (3600.0, 100, 96)]
+
+
+def test_nothing_is_left_while_brevo_asks_to_wait_nor_of_a_limit_that_shrank() -> None:
+    limiter = Limiter([SECOND])
+    limiter.take(0.0)
+    limiter.hold(5.0)
+    assert limiter.left(4.9) == [(1.0, 10, 0)]
+    assert limiter.left(5.0) == [(1.0, 10, 10)]
+    for _ in range(3):
+        limiter.take(5.0)
+    limiter.resize([2])
+    assert limiter.left(5.0) == [(1.0, 2, 0)]

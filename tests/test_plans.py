@@ -48,13 +48,16 @@ PLANS = {
     "NOTICE_OPENED": (notifications.OPENED, {"notifications_one_open"}),
     "UNDELIVERED": (report.UNDELIVERED, {"notifications_due", "notifications_dead"}),
     "WINDOW": (report.WINDOW, {"key"}),
+    "HISTORY": (report.HISTORY, {"key"}),
+    "TOTALS": (report.TOTALS, set()),
+    "WRITTEN": (report.WRITTEN, set()),
     "NEWEST": (report.NEWEST[None], {"rowid"}),
     "NEWEST dead": (report.NEWEST["dead"], {"outbox_dead"}),
     "NEWEST dropped": (report.NEWEST["dropped"], {"outbox_dead"}),
     "DEAD": (report.DEAD, {"outbox_dead"}),
 }
 
-OF_ONE_ROW = {"depth", "sqlite_sequence"}
+OF_ONE_ROW = {"depth", "sqlite_sequence", "totals"}
 """What may be read from end to end: these have a row or a few."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.stats import bucket, percentile
+from outboxd.stats import at_most, bucket, percentile
 
 WEEK = 7 * 24 * 3600 * 1000
 latencies = st.lists(st.integers(0, 2000) | st.integers(0, WEEK), min_size=1, max_size=80)
@@ -31,6 +31,13 @@ def test_a_percentile_is_within_ten_percent_of_the_true_one(counted: list[int], 
 def test_every_latency_up_to_ten_seconds_is_told_within_ten_percent() -> None:
     wrong = [each for each in range(10_000) if not is_close(percentile({bucket(each): 1}, 0.5), each)]
     assert wrong == []
+
+
+@given(latencies, st.integers(0, 30))
+@settings(deadline=None)
+def test_up_to_a_power_of_two_the_buckets_count_exactly(counted: list[int], doublings: int) -> None:
+    within = [each for each in counted if each <= 2**doublings]
+    assert at_most(Counter(map(bucket, counted)), doublings) == len(within)
 
 
 @given(st.integers(0, WEEK), st.integers(0, WEEK))

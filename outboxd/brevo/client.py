@@ -81,6 +81,10 @@ class Brevo:
         """Seconds until a call may leave."""
         return self._limiter.wait(monotonic())
 
+    def left(self) -> list[tuple[float, int, int]]:
+        """Of each rate limit its period in seconds, the calls it allows, and how many of them are left."""
+        return self._limiter.left(monotonic())
+
     def deliver(self, change: Upsert | Remove) -> Outcome:
         """Carry out `change`, with as many calls as it takes."""
         return carry_out(change, self.call, updates=self._updates)

@@ -53,6 +53,16 @@ class Limiter:
                 return 0
             return max(0, min(window.room(now) for window in self._windows))
 
+    def left(self, now: float) -> list[tuple[float, int, int]]:
+        """Of each window its period in seconds, its limit, and how many calls of that are left."""
+        with self._lock:
+            now = self._seen(now)
+            is_held = now < self._held_until
+            return [
+                (window.period, window.limit, 0 if is_held else max(0, window.room(now)))
+                for window in self._windows
+            ]
+
     def wait(self, now: float) -> float:
         """Seconds until a call may leave, 0 for at once."""
         with self._lock:

@@ -17,6 +17,7 @@ COMMANDS = {
     "drain": "drain",
     "status": "status",
     "flush": "flush",
+    "metrics": "metrics",
     "events": "events",
     "show": "events",
     "retry": "dead",
@@ -40,7 +41,8 @@ COMMANDS = {
 EPILOG = """\b
 Exit codes: 0 all is well; 1 not all of it; 2 or 64 wrong usage; 65 bad events; 66 no such outbox,
 file or event; 69 Brevo is out of reach; 74 the database cannot be used; 75 try again later (another
-process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration."""
+process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration.
+`status` with thresholds has those of Nagios."""
 
 
 class Commands(click.Group):

@@ -93,6 +93,14 @@ class NotificationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where the daemon writes its metrics, if anywhere, and how often."""
+
+    textfile: Path | None = None
+    interval: timedelta = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -113,6 +121,7 @@ class Config:
     batch: BatchSettings
     hybrid: HybridSettings
     notifications: NotificationSettings
+    metrics: MetricsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,11 @@ NOTIFICATIONS: Section = {
     "interval_seconds": Key(seconds(1, 86_400), timedelta(minutes=1)),
 }
 
+METRICS: Section = {
+    "textfile": Key(optional(path), None),
+    "interval_seconds": Key(seconds(1, 3600), timedelta(seconds=15)),
+}
+
 TOP: Section = {
     "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
@@ -193,6 +207,7 @@ TOP: Section = {
     "batch": Key(dict, {}),
     "hybrid": Key(dict, {}),
     "notifications": Key(dict, {}),
+    "metrics": Key(dict, {}),
 }
 
 
@@ -210,6 +225,7 @@ def parse(document: Document) -> Config:
     batch = _section(document, ("batch",), BATCH, faults)
     hybrid = _section(document, ("hybrid",), HYBRID, faults)
     notifications = _section(document, ("notifications",), NOTIFICATIONS, faults)
+    metrics = _section(document, ("metrics",), METRICS, faults)
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     return Config(
@@ -225,6 +241,7 @@ def parse(document: Document) -> Config:
         notifications=NotificationSettings(
             **{_attribute(name): value for name, value in notifications.items()}
         ),
+        metrics=MetricsSettings(**{_attribute(name): value for name, value in metrics.items()}),
         **options,
     )
 

@@ -1,6 +1,7 @@
-"""How attempts end: the event's new state, the attempt's row, the minute's counters."""
+"""How attempts end: the event's new state, the attempt's row, the minute's counters and the totals."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import milliseconds, to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
+from outboxd.outbox import totals
 from outboxd.outbox.rows import many
 from outboxd.stats import bucket
 
@@ -141,18 +143,16 @@ def _detail(outcome: Outcome) -> str | None:
 
 
 def count(connection: Connection, tried: Sequence[Tried], calls: int, now: datetime) -> None:
-    """Add to the counters of this minute, so that status never scans history."""
+    """Add to the counters of this minute, so that status never scans history, and to the totals."""
     if not tried:
         return
     outcomes = [(event, outcome) for event, outcome, _ in tried]
     minute = to_text(now)[:16]
     delivered = [(e, o) for e, o in outcomes if o.verdict in FINISHED_WELL]
-    called = [milliseconds(now - e.created_at) for e, o in delivered if o.call]
+    called = [max(milliseconds(now - e.created_at), 0) for e, o in delivered if o.call]
+    new = Counter(str(bucket(latency)) for latency in called)
     row = connection.exec_driver_sql("SELECT latencies FROM stats WHERE minute = :m", {"m": minute}).first()
-    latencies: dict[str, int] = json.loads(row[0]) if row else {}
-    for latency in called:
-        name = str(bucket(latency))
-        latencies[name] = latencies.get(name, 0) + 1
+    known = Counter(json.loads(row[0]) if row else {})
     connection.exec_driver_sql(
         COUNT,
         {
@@ -162,7 +162,11 @@ def count(connection: Connection, tried: Sequence[Tried], calls: int, now: datet
             "attempts": sum(o.verdict is not Verdict.BLOCKED for _, o in outcomes),
             "failed": sum(o.verdict in (Verdict.RETRY, Verdict.REFUSED) for _, o in outcomes),
             "calls": calls,
-            "latency_ms": sum(max(latency, 0) for latency in called),
-            "latencies": json.dumps(latencies),
+            "latency_ms": sum(called),
+            "latencies": json.dumps(known + new),
         },
     )
+    totals.add(connection, "attempts", Counter(str(o.verdict) for _, o, _ in _without_echoes(tried)))
+    totals.add(connection, "calls", {"": calls})
+    totals.add(connection, "latency_ms", {"": sum(called)})
+    totals.add(connection, "latencies", new)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Import, ImportRow
-from outboxd.outbox import contacts
+from outboxd.outbox import contacts, totals
 from outboxd.outbox.rows import EVENT, event_of, many
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -131,9 +131,9 @@ class Ledger:
     def ended(self, import_id: int, status: str, left_out: int | None, now: datetime) -> None:
         """The import is over, and what became of its rows is recorded."""
         with self._transaction() as connection:
-            connection.exec_driver_sql(
-                ENDED, {"import_id": import_id, "status": status, "left_out": left_out, "now": to_text(now)}
-            )
+            values = {"import_id": import_id, "status": status, "left_out": left_out, "now": to_text(now)}
+            ended = connection.exec_driver_sql(ENDED, values).rowcount
+            totals.add(connection, "imports", {status: ended})
 
     def _claim(self, connection: Connection, key: str, claimed_at: str) -> Claim:
         rows = connection.exec_driver_sql(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).all()

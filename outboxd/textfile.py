@@ -1,0 +1,64 @@
+"""A text file that readers see whole: as it was, or as it is now. It knows nothing of what it says."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkstemp
+
+from outboxd.errors import OutboxdError, RightsError
+from outboxd.logs import line, logger
+
+MODE = 0o644
+"""Whoever collects it is another user."""
+
+
+def write(path: Path, text: str) -> None:
+    """Put `text` in place of the file at `path`. Raises RightsError.
+
+    The new file is made beside the old one, so that a rename can replace it, and under a name that
+    node_exporter, which reads *.prom, passes over.
+    """
+    try:
+        descriptor, beside = mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(descriptor, MODE)
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside)
+            raise
+    except OSError as error:
+        raise RightsError(
+            f"{path} cannot be written: {error.strerror}",
+            hint=f"create {path.parent}, let this user write there, and name it in systemd's ReadWritePaths=",
+        ) from error
+
+
+class Textfile:
+    """A file that is written again and again. What keeps it from that is logged, once, and does no harm."""
+
+    def __init__(self, path: Path, text: Callable[[], str]) -> None:
+        self._path = path
+        self._text = text
+        self._told: str | None = None
+
+    def write(self) -> None:
+        """Put the text of now into the file, if that can be done."""
+        reason = self._tried()
+        if reason is not None and reason != self._told:
+            logger.warning(line("textfile", reason=reason))
+        elif reason is None and self._told is not None:
+            logger.info(line("textfile", state="written again"))
+        self._told = reason
+
+    def _tried(self) -> str | None:
+        try:
+            write(self._path, self._text())
+        except OutboxdError as error:
+            return str(error)
+        except Exception as error:  # a bug of ours is no reason to stop
+            return type(error).__name__
+        return None

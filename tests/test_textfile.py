@@ -1,0 +1,116 @@
+"""The text file for node_exporter: whole, for everybody to read, and no harm where it cannot be written."""
+
+import logging
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as families
+
+import outboxd
+from outboxd import cli, textfile
+from outboxd.brevo.sandbox import Sandbox
+from outboxd.errors import EX_NO_INPUT, EX_NO_PERMISSION, RightsError
+from outboxd.textfile import Textfile
+from tests.conftest import until
+from tests.processes import Daemon, write_config
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as made:
+        yield made
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
+def test_everybody_may_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        textfile.write(tmp_path / "outboxd.prom", "a 1\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "outboxd.prom").stat().st_mode) == 0o644
+
+
+def test_whoever_reads_while_it_is_written_sees_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "outboxd.prom"
+    pages = [letter * 100_000 for letter in "abcd"]
+    textfile.write(path, pages[0])
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(textfile.write, path, page) for page in pages * 25]
+        seen = set()
+        while not all(each.done() for each in writing):
+            seen.add(path.read_text())
+    assert seen <= set(pages)
+    assert [each.name for each in tmp_path.iterdir()] == ["outboxd.prom"]
+
+
+def test_what_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "outboxd.prom").mkdir()
+    with pytest.raises(RightsError, match="cannot be written") as caught:
+        textfile.write(tmp_path / "outboxd.prom", "a 1\n")
+    assert "ReadWritePaths" in (caught.value.hint or "")
+    assert [each.name for each in tmp_path.iterdir()] == ["outboxd.prom"]
+
+
+def test_a_failure_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "outboxd")
+    file = Textfile(tmp_path / "later" / "outboxd.prom", lambda: "a 1\n")
+    for _ in range(3):
+        file.write()
+    (tmp_path / "later").mkdir()
+    for _ in range(3):
+        file.write()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "cannot be written: No such file or directory" in first
+    assert "written again" in second
+
+
+def test_the_command_writes_it_instead_of_printing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_config(tmp_path / "config.yaml", "http://127.0.0.1:9"))
+    path = tmp_path / "outboxd.prom"
+    assert cli.main(["metrics", "--config", config]) == EX_NO_INPUT
+    assert cli.main(["migrate", "--config", config]) == 0
+    capsys.readouterr()
+    assert cli.main(["metrics", "--config", config, "--textfile", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["metrics", "--config", config]) == 0
+    printed = capsys.readouterr().out
+    assert [each.name for each in families(printed)] == [each.name for each in families(path.read_text())]
+    missing = str(tmp_path / "missing" / "outboxd.prom")
+    assert cli.main(["metrics", "--config", config, "--textfile", missing]) == EX_NO_PERMISSION
+
+
+def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sandbox: Sandbox) -> None:
+    first, second = tmp_path / "first.prom", tmp_path / "second.prom"
+    config = tmp_path / "config.yaml"
+    write_config(config, sandbox.url, metrics={"textfile": str(first), "interval_seconds": 1})
+    with Daemon(config) as daemon:
+        outboxd.enqueue("customer_created", {"id": 1, "email": "ann@example.com"}, db=daemon.ready().database)
+        until(lambda: first.exists() and "outboxd_events_delivered_total 1\n" in first.read_text())
+        write_config(config, sandbox.url, metrics={"textfile": str(second), "interval_seconds": 1})
+        daemon.send(signal.SIGHUP)
+        until(second.exists)
+        first.unlink()
+        seen = second.stat().st_mtime_ns
+        until(lambda: second.stat().st_mtime_ns > seen)
+        assert not first.exists()
+
+
+def test_a_file_that_cannot_be_written_stops_no_delivery(tmp_path: Path, sandbox: Sandbox) -> None:
+    config = tmp_path / "config.yaml"
+    path = tmp_path / "missing" / "outboxd.prom"
+    write_config(config, sandbox.url, metrics={"textfile": str(path), "interval_seconds": 1})
+    with Daemon(config) as daemon:
+        daemon.ready().says("cannot be written")
+        outboxd.enqueue("customer_created", {"id": 1, "email": "ann@example.com"}, db=daemon.database)
+        until(lambda: daemon.status()["delivered"] == 1)
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+    assert "Traceback" not in daemon.words
