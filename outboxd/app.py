@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from random import SystemRandom
 
-from outboxd import clock, config, database, locks, logs, report
+from outboxd import clock, config, database, locks, logs, place, report
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
@@ -126,6 +126,8 @@ def run(path: Path, *, shared: bool) -> int:
     before, after = database.migrate(first.database)
     if before != after:
         logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
+    for fault in place.faults(first.database):
+        logs.logger.warning(logs.line(fault.what, reason=fault.told, mend=fault.mend))
     with drainer(first, shared=shared):
         return daemon.serve(_maker(path, first, key), lambda: describe(first))
 

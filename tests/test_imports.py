@@ -11,7 +11,7 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter"},
+    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "brevo.limiter"},
     {"clock", "locks", "payload", "schedule"},
     {"database", "event", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
