@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from outboxd import database, place
+from outboxd.brevo.sandbox import Sandbox
+from tests.processes import Daemon, write_config
 from tests.users import DAEMON, SHOP, STRANGER, User, needs_mounts, needs_users, shared_directory
 
 FAULTS = "import pathlib, sys; from outboxd import place; print(place.faults(pathlib.Path(sys.argv[1])))"
@@ -132,6 +134,14 @@ def test_a_full_disk_is_told_by_every_door_and_costs_no_event(db: Path) -> None:
     assert "FAIL  disk: the disk is full: 0 KiB are left" in full[0]
     assert "mend it: sudo journalctl --vacuum-size=100M" in full[0]
     assert full[2].strip() == "2"
+
+
+def test_the_daemon_tells_at_its_start_what_is_wrong_and_drains_all_the_same(db: Path) -> None:
+    db.chmod(0o666)
+    with Sandbox() as sandbox:
+        with Daemon(write_config(db.with_name("config.yaml"), sandbox.url)) as daemon:
+            daemon.ready()
+    assert f'mend="sudo chmod o= {db}"' in daemon.words
 
 
 def test_a_disk_that_is_full_is_not_taken_for_a_broken_one(db: Path) -> None:
