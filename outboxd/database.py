@@ -179,9 +179,7 @@ def create(path: Path) -> None:
             hint=f"give this user write access to {path.parent}",
         ) from error
     try:
-        if (
-            os.geteuid() == 0
-        ):  # an administrator makes it for the one who drains, as SQLite does with its files
+        if os.geteuid() == 0:  # made for the one who drains, as SQLite makes the files beside it
             directory = path.parent.stat()
             os.fchown(descriptor, directory.st_uid, directory.st_gid)
         os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first

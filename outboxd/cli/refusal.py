@@ -23,10 +23,8 @@ def mend(answer: Answer, settings: BrevoSettings) -> str:
     """The command, or the page of Brevo's, that mends the refusal."""
     if answer.status == 401 and _is_address(answer):
         named = re.search(r"address ([0-9a-fA-F.:]+)", answer.message)
-        which = (
-            named[1].rstrip(".:") if named else "the address that this tells: curl -sS https://ifconfig.co"
-        )
-        return f"add {which} at https://app.brevo.com/security/authorised_ips, then: outboxd check"
+        address = named[1].rstrip(".:") if named else "this host's address (curl -sS https://ifconfig.co)"
+        return f"add {address} at https://app.brevo.com/security/authorised_ips, then: outboxd check"
     if answer.status == 401:
         return config.storing(settings)
     if answer.status in (402, 403):
