@@ -8,8 +8,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,14 @@ def outbox(directory: Path) -> Path:
     return path
 
 
+@cache
 def is_available(language: str) -> bool:
     """Whether this host has the language; $NODE_PATH is where Node's packages are."""
     return SHOP.run(*NEEDS[language], NODE_PATH=NODE_PATH).returncode == 0
+
+
+def languages() -> list[str]:
+    return [language for language in LANGUAGES if is_available(language)]
 
 
 def enqueue(
@@ -126,14 +132,15 @@ def test_a_recipe_makes_no_file_where_there_is_no_outbox(language: str, director
     assert list(directory.iterdir()) == []
 
 
-def test_a_recipe_waits_for_another_writer(language: str, outbox: Path) -> None:
-    with closing(database.connect(outbox)) as writer, ThreadPoolExecutor() as pool:
+def test_every_recipe_waits_for_another_writer(outbox: Path) -> None:
+    with closing(database.connect(outbox)) as writer, ThreadPoolExecutor(len(LANGUAGES)) as pool:
         writer.execute("BEGIN IMMEDIATE")
-        waiting = pool.submit(enqueue, language, outbox, "customer_created", id=7)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.4)
+        waiting = [
+            pool.submit(enqueue, language, outbox, "customer_created", id=7) for language in languages()
+        ]
+        assert wait(waiting, timeout=0.6).done == set()
         writer.execute("COMMIT")
-        assert waiting.result(timeout=15).returncode == 0
+        assert [each.result().returncode for each in waiting] == [0] * len(waiting)
 
 
 def test_who_is_not_in_the_group_writes_nothing(language: str, outbox: Path) -> None:
@@ -171,19 +178,19 @@ def test_what_the_first_visitor_makes_is_open_to_the_daemon_whatever_their_umask
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 command")
-@pytest.mark.parametrize("sql", GUARDED)
-def test_a_member_of_the_group_can_write_events_and_harm_none(outbox: Path, sql: str) -> None:
+def test_a_member_of_the_group_can_write_events_and_harm_none(outbox: Path) -> None:
     assert enqueue("shell", outbox, "customer_created", id=7).returncode == 0
     before = rows(outbox, "SELECT * FROM outbox")
-    done = SHOP.run("sqlite3", str(outbox), sql)
-    assert done.returncode != 0
-    assert "outbox: " in done.stderr
+    for sql in GUARDED:
+        done = SHOP.run("sqlite3", str(outbox), sql)
+        assert done.returncode != 0, sql
+        assert "outbox: " in done.stderr, sql
     assert rows(outbox, "SELECT * FROM outbox") == before
 
 
 def test_all_languages_write_at_once_while_the_daemon_drains(directory: Path) -> None:
     """Its user is one, theirs another; nobody sees a locked database, and every customer arrives."""
-    languages, each = [name for name in LANGUAGES if is_available(name)], 8
+    each = 6
     with Sandbox() as sandbox:
         config = write_config(directory.parent / "config.yaml", sandbox.url)
         outbox = directory / "outbox.db"
@@ -203,11 +210,11 @@ def test_all_languages_write_at_once_while_the_daemon_drains(directory: Path) ->
                     lastName=NAME,
                 )
                 for number in range(each)
-                for language in languages
+                for language in languages()
             ]
             for write in writes:
                 assert write.result().returncode == 0, write.result().stderr
-            until(lambda: status(outbox)["delivered"] == each * len(languages))
+            until(lambda: status(outbox)["delivered"] == len(writes))
         assert "locked" not in daemon.words
         names = [contact["attributes"]["LASTNAME"] for contact in sandbox.contacts]
-        assert names == [NAME] * each * len(languages)
+        assert names == [NAME] * len(writes)
