@@ -53,7 +53,7 @@ GUARDED = (
     "UPDATE outbox SET event = 'customer_deleted'",
     "DELETE FROM outbox",
 )
-"""What no member of the group gets past."""
+"""The mistakes that a member of the group is kept from. Ill will is not: SQLite knows no users."""
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_what_the_first_visitor_makes_is_open_to_the_daemon_whatever_their_umask
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 command")
-def test_a_member_of_the_group_can_write_events_and_harm_none(outbox: Path) -> None:
+def test_a_member_of_the_group_can_write_events_and_spoils_none_by_mistake(outbox: Path) -> None:
     assert enqueue("shell", outbox, "customer_created", id=7).returncode == 0
     before = rows(outbox, "SELECT * FROM outbox")
     for sql in GUARDED:
