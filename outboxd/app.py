@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
-from outboxd import clock, config, database, locks, logs, metrics, report
+from outboxd import clock, config, database, locks, logs, metrics, place, report
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
@@ -158,6 +158,8 @@ def run(path: Path, *, shared: bool) -> int:
     before, after = database.migrate(first.database)
     if before != after:
         logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
+    for fault in place.faults(first.database):
+        logs.logger.warning(logs.line(fault.what, reason=fault.told, mend=fault.mend))
     made = _Maker(path, first, key)
     with drainer(first, shared=shared):
         return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings))

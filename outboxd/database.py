@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -86,6 +85,11 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
             hint=f"join the group that owns {directory}: sudo usermod -aG outboxd $USER, then log in again",
         )
     text = str(error)
+    if "is full" in text or ("I/O error" in text and _is_full(directory)):
+        return DatabaseError(
+            f"the disk that holds {path} is full",
+            hint=f"make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
+        )
     if "not a database" in text or "malformed" in text:
         return DatabaseError(
             f"{path} is not a sound SQLite database ({text})",
@@ -101,6 +105,12 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
             f"{path} holds no outbox of this version", hint="create it with: outboxd migrate"
         )
     return DatabaseError(f"{path} cannot be used: {text}")
+
+
+def _is_full(directory: str) -> bool:
+    """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
+    found = os.statvfs(directory)
+    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < 128 * 1024
 
 
 @contextmanager
@@ -171,7 +181,7 @@ def create(path: Path) -> None:
     except FileNotFoundError as error:
         raise NoOutboxError(
             f"the directory {path.parent} does not exist",
-            hint=f"create it: sudo install -d -m 2770 -g outboxd {path.parent}",
+            hint=f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {path.parent}",
         ) from error
     except OSError as error:
         raise RightsError(
@@ -179,6 +189,9 @@ def create(path: Path) -> None:
             hint=f"give this user write access to {path.parent}",
         ) from error
     try:
+        if os.geteuid() == 0:  # made for the one who drains, as SQLite makes the files beside it
+            directory = path.parent.stat()
+            os.fchown(descriptor, directory.st_uid, directory.st_gid)
         os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
     finally:
         os.close(descriptor)
@@ -248,32 +261,3 @@ def migrations() -> str:
     package = os.path.dirname(os.path.abspath(__file__))
     inside = os.path.join(package, "migrations")
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "migrations")
-
-
-def faulty_rights(path: Path) -> list[tuple[str, str]]:
-    """What is wrong with the modes of the directory and the files: (fault, the command that mends it)."""
-    found = []
-    directory = path.parent
-    mode = stat.S_IMODE(directory.stat().st_mode)
-    if mode & stat.S_IWOTH:
-        found.append((f"{directory} is writable by everyone (mode {mode:04o})", f"chmod o-w {directory}"))
-    if mode & stat.S_IWGRP and not mode & stat.S_ISGID:
-        found.append(
-            (f"{directory} is shared with a group but not setgid (mode {mode:04o})", f"chmod g+s {directory}")
-        )
-    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
-        if not file.exists():
-            continue
-        status = file.stat()
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & stat.S_IRWXO:
-            found.append((f"{file} is open to everyone (mode {mode:04o})", f"chmod o= {file}"))
-        if directory.stat().st_mode & stat.S_IWGRP:
-            if status.st_gid != directory.stat().st_gid:
-                group = directory.stat().st_gid
-                found.append((f"{file} has another group than its directory", f"chgrp {group} {file}"))
-            if not mode & stat.S_IWGRP:
-                found.append((f"{file} is not writable by its group (mode {mode:04o})", f"chmod g+w {file}"))
-        if not os.access(file, os.R_OK | os.W_OK):
-            found.append((f"this user may not read and write {file}", f"sudo chmod ug+rw {file}"))
-    return found

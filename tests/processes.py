@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from outboxd import clock, database, report
 from tests.conftest import until
+from tests.users import User
 
 KEY = "xkeysib-sandbox"
 
@@ -41,15 +42,16 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
 class Daemon:
     """`outboxd run`, killed when its block ends."""
 
-    def __init__(self, config: Path, *options: str, **environment: str) -> None:
+    def __init__(self, config: Path, *options: str, user: User | None = None, **environment: str) -> None:
         self.config = config
         self.database = config.with_name("outbox.db")
         count = len(list(config.parent.glob("stderr-*")))
         self._words = config.parent / f"stderr-{count}"
         environ = {**os.environ, "BREVO_API_KEY": KEY, **environment}
+        command = [sys.executable, "-m", "outboxd", "run", "--config", str(config), *options]
         with self._words.open("wb") as words:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "outboxd", "run", "--config", str(config), *options],
+                user.command(*command, reads_all=True) if user else command,
                 env={name: value for name, value in environ.items() if value},
                 stderr=words,
                 stdout=words,

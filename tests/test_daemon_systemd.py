@@ -43,8 +43,7 @@ def systemd(tmp_path: Path) -> Iterator[Notified]:
 def test_it_tells_that_it_is_ready_alive_and_stopping(tmp_path: Path, systemd: Notified) -> None:
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
-        environment = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "300000"}
-        with Daemon(config, **environment) as daemon:
+        with Daemon(config, NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="300000") as daemon:
             until(lambda: "READY=1" in systemd.heard(), 15)
             until(lambda: systemd.heard().count("WATCHDOG=1") >= 3)
             until(lambda: any(word.startswith("STATUS=") for word in systemd.heard()), 15)

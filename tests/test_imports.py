@@ -11,7 +11,7 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "masks", "causes", "exposition"},
+    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "exposition"},
     {"brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "brevo.sandbox"},

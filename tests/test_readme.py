@@ -59,6 +59,8 @@ def test_every_sample_runs_in_the_order_it_stands_in(place: Place) -> None:
                     _shell(command, place)
             case "sh":
                 continue
+            case "bash":  # what changes the host: see test_service
+                continue
             case other:
                 pytest.fail(f"no test runs a block of {other}")
     status = json.loads(_run(["outboxd", "status", "--json"], place))
@@ -68,7 +70,10 @@ def test_every_sample_runs_in_the_order_it_stands_in(place: Place) -> None:
 
 
 def test_the_set_up_commands_are_one_line_each() -> None:
-    assert [text.count("\n") for language, text in BLOCKS if SET_UP.match(text)] == [1, 1]
+    assert [text.count("\n") for language, text in BLOCKS if language == "sh" and SET_UP.match(text)] == [
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

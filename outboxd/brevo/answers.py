@@ -15,9 +15,12 @@ from outboxd.event import PHONES, Outcome, Verdict
 DEFAULT_WAIT = timedelta(seconds=5)
 """How long a 429 without headers is waited for."""
 
+UNRECOGNISED_IP = "unrecognised ip"
+"""What the message of a 401 holds, in small letters, when the key is good and the host's address is not."""
+
 UNAUTHORISED = (
     (
-        "unrecognised ip",
+        UNRECOGNISED_IP,
         "Brevo does not accept this host's IP address: "
         "authorise it at https://app.brevo.com/security/authorised_ips",
     ),

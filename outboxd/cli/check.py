@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from outboxd import app, clock, config, database, report
+from outboxd import app, clock, config, database, place, report
 from outboxd.brevo.client import Brevo
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 @json_option
 @click.option("--offline", is_flag=True, help="Do not call Brevo.")
 def check(config_path: Path, as_json: bool, offline: bool) -> int:
-    """Check the configuration, the database, its rights, the API key, and the mapping.
+    """Check the configuration, the place and rights of the outbox, the API key, and the mapping.
 
     \b
     Example:
@@ -65,6 +65,7 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
             yield Finding("configuration", False, fault, error.hint)
         return
     yield Finding("configuration", True, str(config_path))
+    yield from _place(settings)
     yield from _database(settings)
     if offline:
         return
@@ -74,6 +75,14 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
         yield Finding("API key", False, str(error), error.hint)
         return
     yield from _account(settings, app.brevo(settings, key))
+
+
+def _place(settings: Config) -> Iterator[Finding]:
+    found = place.faults(settings.database)
+    for fault in found:
+        yield Finding(fault.what, False, fault.told, fault.mend)
+    if not found:
+        yield Finding("place", True, f"rights, owner and room of {settings.database.parent} are in order")
 
 
 def _database(settings: Config) -> Iterator[Finding]:
@@ -89,19 +98,16 @@ def _database(settings: Config) -> Iterator[Finding]:
     for warning in facts["warnings"]:
         told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
         yield Finding("warning", True, told, is_warning=True)
-    faults = database.faulty_rights(settings.database)
-    for told, hint in faults:
-        yield Finding("rights", False, told, hint)
-    if not faults:
-        yield Finding("rights", True, "of the directory and its files are in order")
 
 
 def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
     from outboxd.brevo import answers, catalogue
+    from outboxd.cli import refusal
 
     answer = account.list_attributes()
     if not answer.is_success:
-        yield Finding("API key", False, str(answers.outcome(answer).detail), "see the text; then check again")
+        told = str(answers.outcome(answer).detail)
+        yield Finding(refusal.subject(answer), False, told, refusal.mend(answer, settings.brevo))
         return
     yield Finding("API key", True, f"accepted by {settings.brevo.base_url}")
     wanted = {a for name, a in settings.field_mapping.items() if name != "email"}

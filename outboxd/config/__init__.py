@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from outboxd.config.document import Document, load
@@ -30,6 +31,7 @@ __all__ = [
     "find",
     "from_mapping",
     "read",
+    "storing",
     "webhook_secret",
 ]
 
@@ -77,16 +79,17 @@ def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:
         if directory is None:
             raise ConfigError(
                 ["brevo.api_key_credential is set, but systemd handed over no credentials"],
-                hint=f"add LoadCredential={settings.api_key_credential}:/path/of/key to the unit",
+                hint=f"add LoadCredential={settings.api_key_credential}:/path/of/key to the unit; "
+                "by hand: sudo CREDENTIALS_DIRECTORY=/etc/outboxd outboxd check",
             )
-        return _key_in(Path(directory) / settings.api_key_credential)
+        return _key_in(Path(directory) / settings.api_key_credential, settings)
     if settings.api_key_file is not None:
-        return _key_in(settings.api_key_file)
+        return _key_in(settings.api_key_file, settings)
     key = environ.get(settings.api_key_env, "").strip()
     if not key:
         raise ConfigError(
             [f"no API key: the environment variable {settings.api_key_env} is not set"],
-            hint=f"export {settings.api_key_env}=xkeysib-…, or set brevo.api_key_file",
+            hint=f"{storing(settings)}, or set brevo.api_key_file",
         )
     return checked_key(key, f"the environment variable {settings.api_key_env}")
 
@@ -107,20 +110,34 @@ def webhook_secret(settings: NotificationSettings, environ: Mapping[str, str]) -
         raise ConfigError([f"{where} holds no secret for the webhook: it {fault}"]) from None
 
 
-def _key_in(path: Path) -> str:
-    return checked_key(_read(path, "the API key"), str(path))
+def _key_in(path: Path, settings: BrevoSettings) -> str:
+    return checked_key(_read(path, "the API key", storing(settings)), str(path), hint=storing(settings))
 
 
-def _read(path: Path, what: str) -> str:
+def _read(path: Path, what: str, hint: str | None = None) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError([f"{what} cannot be read from {path}: {told}"]) from error
+        if isinstance(error, PermissionError):
+            hint = "run it as a user who may read it, or with sudo"
+        raise ConfigError([f"{what} cannot be read from {path}: {told}"], hint=hint) from error
 
 
-def checked_key(key: str, where: str) -> str:
+def storing(settings: BrevoSettings) -> str:
+    """The command that puts another key where these settings look for it."""
+    if settings.api_key_credential is not None:
+        path = quote(f"{PLACES[-1].parent}/{settings.api_key_credential}")  # as the unit has it
+        return f"sudo tee {path} > /dev/null (paste the key, then Ctrl-D); sudo systemctl restart outboxd"
+    if settings.api_key_file is not None:
+        return f"sudo tee {quote(str(settings.api_key_file))} > /dev/null (paste the key, then Ctrl-D)"
+    return f"export {settings.api_key_env}=xkeysib-…"
+
+
+def checked_key(key: str, where: str, *, hint: str | None = None) -> str:
     """A key that can be sent: HTTP headers take no blanks and no letters beyond ASCII."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError([f"{where} holds no API key: it must be one word of plain letters (xkeysib-…)"])
+        raise ConfigError(
+            [f"{where} holds no API key: it must be one word of plain letters (xkeysib-…)"], hint=hint
+        )
     return key

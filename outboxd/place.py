@@ -1,0 +1,124 @@
+"""Where the outbox lies on this host: whose it is, who may write there, and whether there is room.
+
+It looks at a directory and at the files in it, and knows nothing of what they hold: opening them is the
+database's business alone. The directory sets the measure: its owner drains, and its group is the shops'.
+"""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+SUFFIXES = ("", "-wal", "-shm", ".turn", ".daemon", ".drainers")
+"""The database's own file, and what SQLite and the locks put beside it."""
+
+LEAST_ROOM = 64 * 1024 * 1024  # bytes
+LEAST_FILES = 16
+
+SHARED = stat.S_IRWXG | stat.S_ISGID
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is wrong with the place, and the command that mends it.
+
+    `what` is rights, owner or disk.
+    """
+
+    what: str
+    told: str
+    mend: str
+
+
+def faults(path: Path) -> list[Fault]:
+    """What is wrong around the outbox at `path`. It need not be there yet; without a directory, nothing."""
+    path = Path(os.path.realpath(path))
+    try:
+        directory = path.parent.stat()
+    except OSError:
+        return []
+    return [
+        *_directory(path.parent, directory),
+        *(fault for suffix in SUFFIXES for fault in _file(Path(f"{path}{suffix}"), directory, suffix)),
+        *_room(path.parent),
+    ]
+
+
+def _directory(path: Path, found: os.stat_result) -> Iterator[Fault]:
+    mode, at = stat.S_IMODE(found.st_mode), quote(str(path))
+    if mode & stat.S_IWOTH:
+        yield Fault("rights", f"{path} is writable by everyone (mode {mode:04o})", f"sudo chmod o-w {at}")
+    if mode & stat.S_IWGRP and mode & SHARED != SHARED:
+        told = f"{path} is shared with a group, but does not hand its files to it (mode {mode:04o})"
+        yield Fault("rights", told, f"sudo chmod g=rwxs {at}")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        yield Fault("rights", f"this user may not write to {path}", _admission(found))
+
+
+def _file(path: Path, directory: os.stat_result, suffix: str) -> Iterator[Fault]:
+    try:
+        found = path.stat()
+    except OSError:
+        return  # not there; or its directory is closed to us, which is told already
+    mode, at = stat.S_IMODE(found.st_mode), quote(str(path))
+    is_shared = bool(directory.st_mode & stat.S_IWGRP)
+    # Whoever comes first makes the files beside the database, so in a shared directory they are anybody's.
+    is_foreign = found.st_uid != directory.st_uid and not (suffix and is_shared)
+    if is_foreign and directory.st_uid != 0:
+        owner, ours = _user(found.st_uid), _user(directory.st_uid)
+        told = f"{path} belongs to {owner}, its directory to {ours}"
+        yield Fault("owner", told, f"sudo chown {ours} {at}")
+    if is_shared and found.st_gid != directory.st_gid:
+        told = f"{path} has another group than its directory"
+        yield Fault("rights", told, f"sudo chgrp {_group(directory.st_gid)} {at}")
+    if mode & stat.S_IRWXO:
+        yield Fault("rights", f"{path} is open to everyone (mode {mode:04o})", f"sudo chmod o= {at}")
+    wanted, whose = (0o660, "its owner and its group") if is_shared else (0o600, "its owner")
+    if mode & wanted != wanted:
+        told = f"{path} cannot be read and written by {whose} (mode {mode:04o})"
+        yield Fault("rights", told, f"sudo chmod {'ug' if is_shared else 'u'}+rw {at}")
+    elif not is_foreign and not os.access(path, os.R_OK | os.W_OK):
+        yield Fault("rights", f"this user may not read and write {path}", _admission(directory))
+
+
+def _room(directory: Path) -> Iterator[Fault]:
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and free < LEAST_ROOM:
+        told = f"the disk is full: {free // 1024} KiB are left at {directory}; soon no event can be written"
+        mend = f"sudo journalctl --vacuum-size=100M, or remove what this finds: {_largest(directory)}"
+        yield Fault("disk", told, mend)
+    if found.f_files and found.f_favail < LEAST_FILES:
+        told = f"the disk takes no more files at {directory}, and SQLite needs two beside the outbox"
+        yield Fault("disk", told, f"remove what this finds: {_largest(directory, '--inodes')}")
+
+
+def _largest(directory: Path, *options: str) -> str:
+    while not directory.is_mount():
+        directory = directory.parent
+    return " ".join(["sudo du -x", *options, f"{quote(str(directory))} | sort -n | tail"])
+
+
+def _admission(directory: os.stat_result) -> str:
+    """How this user gets in: by the group, where there is one to join."""
+    if directory.st_mode & stat.S_IWGRP:
+        return f"sudo usermod -aG {_group(directory.st_gid)} {_user(os.geteuid())}, then log in again"
+    return f"be the one it belongs to: sudo -u {_user(directory.st_uid)} outboxd check"
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
