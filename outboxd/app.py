@@ -18,6 +18,7 @@ from outboxd.errors import ConfigError
 from outboxd.fold import Policy
 from outboxd.outbox import Outbox
 from outboxd.pace import Batch, Hybrid, Mode
+from outboxd.prune import Pruner
 from outboxd.relay import Relay
 from outboxd.schedule import Schedule
 from outboxd.sources import Options
@@ -55,6 +56,7 @@ def relay(
         Bulk(courier),
         plan(settings),
         mode(settings, outbox, clock),
+        Pruner(settings.database, settings.retention),
         clock=clock,
         chance=chance or SystemRandom().random,
     )

@@ -28,6 +28,7 @@ from outboxd.lane import Lane
 from outboxd.logs import line, logger
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
+from outboxd.prune import Pruner
 
 POLL = 0.04
 """Seconds between two looks for other processes' commits."""
@@ -62,6 +63,7 @@ class Relay:
         bulk: BulkCourier,
         plan: Plan,
         mode: Mode,
+        pruner: Pruner,
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float],
@@ -73,6 +75,7 @@ class Relay:
         self._plan = plan
         self.triggers = mode.triggers
         self._mode = mode
+        self._pruner = pruner
         self._delivery = Delivery(courier, plan, clock=clock)
         self._convoy = Convoy(self._delivery, bulk, plan)
         self._importing = Importing(outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock)
@@ -141,7 +144,7 @@ class Relay:
         self._take_back(now)
         self._beat(now)
         if not self._plan.enabled:
-            return TICK
+            return min(TICK, self._pruner.step(now, is_idle=True))
         more = self._admit(now)
         is_full = self._importing.is_full
         self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
@@ -151,11 +154,12 @@ class Relay:
         begun = self._begin(now)
         imports = self._importing.step(now, is_last=self._is_draining and not begun and not self._convoys)
         if more or begun:
+            self._pruner.step(now, is_idle=False)
             return 0.0
         is_idle = not self._jobs and self._importing.is_idle
         if is_idle and not any(self._is_due(now, pace) for pace in self._paces):
             self._mode.rested(now)
-        return min(self._rest(now), imports)
+        return min(self._rest(now), imports, self._pruner.step(now, is_idle=is_idle))
 
     @property
     def is_busy(self) -> bool:
@@ -166,6 +170,7 @@ class Relay:
         """Let the delivery threads and the database go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
+        self._pruner.close()
 
     # What others may ask of it: see importing.Crew.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from outboxd.clock import from_text, to_text
 from outboxd.database import decoded
+from outboxd.retention import Retention
 from outboxd.stats import percentile
 
 DEPTH = """
@@ -87,6 +88,16 @@ NEWEST = {
 ATTEMPTS = """
 SELECT number, started_at, finished_at, verdict, call, http_status, error_code, detail, request_id
 FROM attempts WHERE event_id = :id ORDER BY number, started_at
+"""
+
+PRUNABLE = """
+SELECT count(*) FROM outbox
+WHERE status = 'delivered' AND finished_at > :after AND finished_at <= :before
+"""
+
+OLD_COUNTERS = """
+SELECT (SELECT count(*) FROM stats WHERE minute <= :minute)
+     + (SELECT count(*) FROM imports WHERE ended_at <= :before)
 """
 
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -198,6 +209,25 @@ def event(
 def dead_ids(connection: sqlite3.Connection) -> list[int]:
     """Every dead event, oldest first."""
     return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE status = 'dead' ORDER BY id")]
+
+
+def past_retention(connection: sqlite3.Connection, retention: Retention, now: datetime) -> dict[str, int]:
+    """How much a sweep at `now` would remove: events, counters; `attempts` of how many events that stay."""
+
+    def delivered(after: str, before: str) -> int:
+        return int(connection.execute(PRUNABLE, {"after": after, "before": before}).fetchone()[0])
+
+    def before(age: timedelta | None) -> str:
+        return "" if age is None else to_text(now - age)
+
+    events, attempts, counters = map(before, (retention.delivered, retention.attempts, retention.counters))
+    done = dict(connection.execute(STATE).fetchall()).get("attempts_pruned", "").partition("#")[0]
+    old = connection.execute(OLD_COUNTERS, {"minute": counters[:16], "before": counters}).fetchone()[0]
+    return {
+        "events": delivered("", events),
+        "attempts": delivered(max(events, done), attempts) if retention.parts_attempts else 0,
+        "counters": int(old),
+    }
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "brevo.limiter"},
+    {"errors", "keys", "topics", "stats", "backoff", "logs", "retention", "brevo.limiter"},
     {"clock", "locks", "payload", "schedule"},
     {"database", "event", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "outbox", "brevo"},
-    {"values", "shapes"},
+    {"values", "shapes", "prune"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand"},
     {"admit", "announce", "delivery", "pace", "backfill"},

@@ -10,7 +10,7 @@ import pytest
 
 import outboxd.outbox as outbox
 from outboxd import database, report
-from outboxd.outbox import contacts, customers, endings
+from outboxd.outbox import contacts, customers, endings, pruning
 
 PLANS = {
     "FRESH": (outbox.FRESH, {"outbox_fresh"}),
@@ -30,6 +30,12 @@ PLANS = {
     "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
     "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "CONTACT": (contacts.CONTACT, {"key", "contacts_synced_email"}),
+    "OLD": (pruning.OLD, {"outbox_delivered"}),
+    "OLD_TRIED": (pruning.OLD_TRIED, {"outbox_delivered"}),
+    "FORGET_EVENTS": (pruning.FORGET_EVENTS, {"rowid"}),
+    "FORGET_ATTEMPTS": (pruning.FORGET_ATTEMPTS, {"key"}),
+    "FORGET_COUNTERS": (pruning.FORGET_COUNTERS, {"key"}),
+    "PRUNABLE": (report.PRUNABLE, {"outbox_delivered"}),
     "OLDEST": (report.OLDEST, {"outbox_fresh", "outbox_due", "outbox_tried"}),
     "IN_FLIGHT": (report.IN_FLIGHT, {"outbox_tried"}),
     "RETRYING": (report.RETRYING, {"outbox_tried"}),

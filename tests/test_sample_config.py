@@ -24,5 +24,6 @@ def test_the_sample_holds_every_setting() -> None:
         (settings.RETRY, data["retry"]),
         (settings.BATCH, data["batch"]),
         (settings.HYBRID, data["hybrid"]),
+        (settings.RETENTION, data["retention"]),
     ):
         assert set(section) == set(written)

@@ -26,6 +26,7 @@ COMMANDS = {
     "attributes": "attributes",
     "verify": "verify",
     "migrate": "migrate",
+    "prune": "prune",
     "demo": "demo",
     "sandbox": "sandbox",
 }

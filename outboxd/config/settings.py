@@ -33,6 +33,7 @@ from outboxd.config.kinds import (
 from outboxd.database import DEFAULT_PATH
 from outboxd.errors import ConfigError
 from outboxd.mapping import DEFAULT
+from outboxd.retention import Retention
 from outboxd.sources import DEFAULTS
 
 SKILL = "customer-sync"
@@ -96,14 +97,19 @@ class Config:
     retry: Backoff
     batch: BatchSettings
     hybrid: HybridSettings
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A setting of a section: how it is parsed, and what it is where it is left out."""
+    """A setting of a section: how it is parsed, and what it is where it is left out.
+
+    `can_be_empty`: written without a value it is None, not its default.
+    """
 
     parse: Parser
     default: Any
+    can_be_empty: bool = False
 
 
 Section = Mapping[str, Key]
@@ -158,6 +164,14 @@ HYBRID: Section = {
     "threshold_seconds": Key(seconds(1, 86_400), timedelta(seconds=30)),
 }
 
+AGE = optional(duration(timedelta(hours=1), timedelta(days=3650)))
+
+RETENTION: Section = {
+    "delivered": Key(AGE, timedelta(days=30), can_be_empty=True),
+    "attempts": Key(AGE, timedelta(days=30), can_be_empty=True),
+    "counters": Key(AGE, timedelta(days=400), can_be_empty=True),
+}
+
 TOP: Section = {
     "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
@@ -165,6 +179,7 @@ TOP: Section = {
     "retry": Key(dict, {}),
     "batch": Key(dict, {}),
     "hybrid": Key(dict, {}),
+    "retention": Key(dict, {}),
 }
 
 
@@ -181,6 +196,7 @@ def parse(document: Document) -> Config:
     retry = _section(document, ("retry",), RETRY, faults)
     batch = _section(document, ("batch",), BATCH, faults)
     hybrid = _section(document, ("hybrid",), HYBRID, faults)
+    retention = _section(document, ("retention",), RETENTION, faults)
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     return Config(
@@ -193,6 +209,7 @@ def parse(document: Document) -> Config:
         retry=Backoff(**{_attribute(name): value for name, value in retry.items()}),
         batch=BatchSettings(**batch),
         hybrid=HybridSettings(**{_attribute(name): value for name, value in hybrid.items()}),
+        retention=Retention(**retention),
         **options,
     )
 
@@ -224,7 +241,7 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
             faults.append(f"{document.place(here)}: no such setting{known}")
         elif name in seen:
             faults.append(f"{document.place(here)}: is there twice, as {name}")
-        elif value is not None or section[name].default is None:
+        elif value is not None or section[name].default is None or section[name].can_be_empty:
             try:
                 if section[name].parse is not dict:
                     found[name] = section[name].parse(value)
