@@ -11,15 +11,15 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "stats", "backoff", "logs", "retention", "brevo.limiter"},
+    {"errors", "keys", "topics", "stats", "backoff", "logs", "retention", "search", "brevo.limiter"},
     {"clock", "locks", "payload", "schedule"},
     {"database", "event", "brevo.sandbox"},
-    {"sources", "labels", "intake", "report", "outbox", "brevo"},
+    {"sources", "labels", "intake", "report", "person", "outbox", "brevo"},
     {"values", "shapes", "prune"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand"},
     {"admit", "announce", "delivery", "pace", "backfill"},
-    {"convoy", "preview"},
+    {"convoy", "preview", "erase"},
     {"importing", "verify"},
     {"relay"},
     {"app", "daemon"},

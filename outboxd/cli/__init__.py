@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "verify",
     "migrate": "migrate",
     "prune": "prune",
+    "erase": "erase",
     "demo": "demo",
     "sandbox": "sandbox",
 }

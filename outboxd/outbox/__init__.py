@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
-from outboxd.outbox import contacts, customers, doubts, endings, imports
+from outboxd.outbox import contacts, customers, doubts, endings, erasing, imports
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.rows import EVENT, event_of, many
 
@@ -161,6 +161,7 @@ class Outbox:
         self._watch = database.connect(path, read_only=True)
         self._rested_at = 0.0
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
+        self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""

@@ -136,7 +136,7 @@ class Pruning:
         return self._slices(give_back, most=surplus)
 
     def cut_log(self, *, limit: int = database.LOG_LIMIT) -> bool:
-        """Write the log into the file and cut it, once it has more than `limit` bytes; whether it is short now.
+        """Write the log into the file and cut it if it has more than `limit` bytes; whether it is short now.
 
         Writers wait only for the cut itself, which is tried once: whoever still reads an old state of the
         file puts it off.
@@ -153,6 +153,13 @@ class Pruning:
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {round(database.BUSY_TIMEOUT * 1000)}")
         return not is_busy
+
+    def rewrite(self) -> None:
+        """Write the whole file anew, so that no trace of what was deleted is left in it. Writers wait."""
+        try:
+            self._connection.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise database.unusable(self._path, error) from error
 
     def _forget(self, statement: str, ids: list[int]) -> None:
         if ids:
