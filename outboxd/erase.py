@@ -206,7 +206,7 @@ class Eraser:
         return named | {value: kind for value, kind in said.items() if isinstance(value, str)}
 
     def _proved(self, known: Known, told: Mapping[str, str], events: int) -> Erasure:
-        """Wipe what is free and search the bytes; if traces are left, write the file anew and search again."""
+        """Wipe what is free and search the bytes; if traces are left, write the file anew and look again."""
         texts = {text: kind for text, kind in known.texts.items() if len(text) >= LEAST}
         files = [self._outbox.path, self._outbox.path.with_name(self._outbox.path.name + "-wal")]
         with closing(Pruning(self._outbox.path)) as pruning:

@@ -199,8 +199,8 @@ def time_sweep(path: Path, events: int) -> bool:
         pruning.cut_log(limit=0)
     cuts = quantiles(times, n=100)
     sys.stdout.write(
-        f"sweep of {events:,} events: {len(times):,} steps, median {cuts[49]:.1f} ms, "
-        f"p99 {cuts[98]:.1f} ms, longest {max(times):.1f} ms; {before:.0f} MB became {megabytes(path):.0f} MB\n"
+        f"sweep of {events:,} events: {len(times):,} steps, median {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms, "
+        f"longest {max(times):.1f} ms; {before:.0f} MB before, {megabytes(path):.0f} MB after\n"
     )
     return cuts[98] < 20
 

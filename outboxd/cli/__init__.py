@@ -28,6 +28,8 @@ COMMANDS = {
     "migrate": "migrate",
     "prune": "prune",
     "erase": "erase",
+    "backup": "backup",
+    "restore": "backup",
     "demo": "demo",
     "sandbox": "sandbox",
 }

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
-    """Yields what is called with how much more is done; `total` is all there is to do."""
+def bar(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what is called with how much is done, of how much."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(doing, total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(doing, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -37,10 +37,10 @@ def prune(config_path: Path, as_json: bool, dry_run: bool) -> int:
         found = report.past_retention(connection, settings.retention, now)
     removed = dict.fromkeys((*found, "pages"), 0)
     if not dry_run:
-        with closing(Pruning(settings.database)) as pruning, bar(sum(found.values()), "pruning") as advance:
-            for what, count in sweep(pruning, settings.retention, now):
-                removed[what] += count
-                advance(count if what in found else 0)
+        with closing(Pruning(settings.database)) as pruning, bar("pruning") as advance:
+            for what, number in sweep(pruning, settings.retention, now):
+                removed[what] += number
+                advance(sum(removed[each] for each in found), sum(found.values()))
     told = found if dry_run else removed
     if as_json:
         click.echo(json.dumps(told))
