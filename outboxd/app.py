@@ -14,6 +14,8 @@ from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.config import Config
+from outboxd.delivery import Delivery
+from outboxd.erase import Eraser
 from outboxd.errand import Plan
 from outboxd.errors import ConfigError
 from outboxd.event import Attribute, Outcome
@@ -21,7 +23,8 @@ from outboxd.fold import Policy
 from outboxd.notices import Wanted
 from outboxd.outbox import Outbox
 from outboxd.pace import Batch, Hybrid, Mode
-from outboxd.relay import Relay
+from outboxd.prune import Pruner
+from outboxd.relay import LEASE, Relay
 from outboxd.schedule import Schedule
 from outboxd.sources import Options
 from outboxd.textfile import Textfile
@@ -75,6 +78,7 @@ def relay(
         Bulk(courier),
         plan(settings),
         mode(settings, outbox, clock),
+        Pruner(settings.database, settings.retention),
         clock=clock,
         chance=chance or SystemRandom().random,
         webhook=webhook(settings),
@@ -105,6 +109,15 @@ def relaying(settings: Config, key: str, limiter: Limiter | None = None) -> Iter
     """A relay on the configured outbox, and its end."""
     with closing(relay(settings, brevo(settings, key, limiter), outbox(settings))) as made:
         yield made
+
+
+@contextmanager
+def erasing(settings: Config, key: str, clock: Callable[[], datetime] = clock.wall) -> Iterator[Eraser]:
+    """Whoever erases persons from the configured outbox and account; beside a daemon, if one runs."""
+    courier = brevo(settings, key)
+    delivery = Delivery(courier, plan(settings), clock=clock)
+    with drainer(settings, shared=True), closing(outbox(settings)) as opened:
+        yield Eraser(opened, delivery, plan(settings), clock=clock, lease=courier.longest * LEASE)
 
 
 def plan(settings: Config) -> Plan:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
+LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 
@@ -56,6 +57,8 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
     connection.text_factory = decoded
     try:
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = FAST")  # what is deleted within a page is wiped at once
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
     except sqlite3.Error as error:
         connection.close()
         raise unusable(path, error) from error

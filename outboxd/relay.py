@@ -29,6 +29,7 @@ from outboxd.notify import Notifying
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
+from outboxd.prune import Pruner
 from outboxd.webhook import Webhook
 
 POLL = 0.04
@@ -62,6 +63,7 @@ class Relay:
         bulk: BulkCourier,
         plan: Plan,
         mode: Mode,
+        pruner: Pruner,
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float],
@@ -74,6 +76,7 @@ class Relay:
         self._plan = plan
         self.triggers = mode.triggers
         self._mode = mode
+        self._pruner = pruner
         self._delivery = Delivery(courier, plan, clock=clock)
         self._convoy = Convoy(self._delivery, bulk, plan)
         self._importing = Importing(outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock)
@@ -86,6 +89,7 @@ class Relay:
         self._alone = 0
         self._convoys = 0
         self._admitted = 0
+        self._now = clock()
         self._paces: Sequence[Pace] = ()
         self.is_drained = False
         self.paused: Pause | None = None
@@ -145,7 +149,7 @@ class Relay:
         self.paused = standing(self._outbox.state(KEY))
         self._heart.beat(self.lane, self.paused, now)
         if not self._plan.enabled:
-            return TICK
+            return min(TICK, self._pruner.step(now, is_idle=True))
         more = self._admit(now)
         beside = self._notifying.step(now)
         if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
@@ -160,11 +164,13 @@ class Relay:
         begun = self._begin(now)
         imports = self._importing.step(now, is_last=self._is_draining and not begun and not self._convoys)
         if more or begun:
+            self._pruner.step(now, is_idle=False)
             return 0.0
         is_idle = not self._jobs and self._importing.is_idle
         if is_idle and not any(self._is_due(now, pace) for pace in self._paces):
             self._mode.rested(now)
-        return min(self._rest(now), imports, beside)
+        pruning = self._pruner.step(now, is_idle=is_idle)
+        return min(self._rest(now), imports, beside, pruning)
 
     @property
     def is_busy(self) -> bool:
@@ -175,6 +181,7 @@ class Relay:
         """Let the delivery threads and the database go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
+        self._pruner.close()
 
     # What others may ask of it: see importing.Crew.
 
@@ -193,7 +200,7 @@ class Relay:
 
     def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
         """Record these in this round. `is_judged`: the lane knows of them already."""
-        now = self._clock()
+        now = self._now  # that of the record, so that the wait is what the backoff says
         seen: dict[int, Outcome] = {}
         self._unrecorded.extend(self._judged(result, seen, now, is_judged=is_judged) for result in results)
 
@@ -284,6 +291,7 @@ class Relay:
 
     def _take_back(self, now: datetime) -> None:
         """Take back what came of the jobs that ended, and record it."""
+        self._now = now
         while not self._done.empty():
             then, told = self._done.get()
             then(told)

@@ -12,6 +12,7 @@ from typing import Any
 from outboxd import pause
 from outboxd.clock import from_text, to_text
 from outboxd.database import decoded
+from outboxd.retention import Retention
 from outboxd.stats import percentile
 
 DEPTH = """
@@ -113,6 +114,16 @@ SELECT (SELECT count(*) FROM notifications WHERE status = 'pending'),
 
 LANES = ("running", "waiting", "blocked", "paused", "disabled")
 """The states of the lane, as `status` tells them."""
+
+PRUNABLE = """
+SELECT count(*) FROM outbox
+WHERE status = 'delivered' AND finished_at > :after AND finished_at <= :before
+"""
+
+OLD_COUNTERS = """
+SELECT (SELECT count(*) FROM stats WHERE minute <= :minute)
+     + (SELECT count(*) FROM imports WHERE ended_at <= :before)
+"""
 
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -257,6 +268,25 @@ def notifications(connection: sqlite3.Connection, *, dead: bool, limit: int) -> 
 def dead_letters(connection: sqlite3.Connection) -> list[tuple[int, str | None, str]]:
     """Every dead event, oldest first: its id, its reason, when it died."""
     return connection.execute(DEAD).fetchall()
+
+
+def past_retention(connection: sqlite3.Connection, retention: Retention, now: datetime) -> dict[str, int]:
+    """How much a sweep at `now` would remove: events, counters; `attempts` of how many events that stay."""
+
+    def delivered(after: str, before: str) -> int:
+        return int(connection.execute(PRUNABLE, {"after": after, "before": before}).fetchone()[0])
+
+    def before(age: timedelta | None) -> str:
+        return "" if age is None else to_text(now - age)
+
+    events, attempts, counters = map(before, (retention.delivered, retention.attempts, retention.counters))
+    done = dict(connection.execute(STATE).fetchall()).get("attempts_pruned", "").partition("#")[0]
+    old = connection.execute(OLD_COUNTERS, {"minute": counters[:16], "before": counters}).fetchone()[0]
+    return {
+        "events": delivered("", events),
+        "attempts": delivered(max(events, done), attempts) if retention.parts_attempts else 0,
+        "counters": int(old),
+    }
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

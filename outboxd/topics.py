@@ -5,6 +5,9 @@ Kept apart and tiny, because the intake must know them without loading anything 
 
 EVENTS = ("customer_created", "customer_updated", "customer_deleted")
 
+REDACTED = "customer_redacted"
+"""Erase this customer for good, in Brevo and here; outboxd writes it itself, and any shop may."""
+
 SHOPIFY = (
     "customers/create",
     "customers/update",
@@ -48,6 +51,7 @@ PLATFORMS = {"shopify": SHOPIFY, "woocommerce": WOOCOMMERCE, "magento": MAGENTO}
 KNOWN = frozenset(
     [
         *EVENTS,
+        REDACTED,
         *(spelling for name in SHOPIFY + WOOCOMMERCE for spelling in (name, name.replace("/", "."))),
         *(
             vendor + origin + name.replace("/", ".")

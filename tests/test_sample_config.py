@@ -25,5 +25,7 @@ def test_the_sample_holds_every_setting() -> None:
         (settings.BATCH, data["batch"]),
         (settings.HYBRID, data["hybrid"]),
         (settings.METRICS, data["metrics"]),
+        (settings.NOTIFICATIONS, data["notifications"]),
+        (settings.RETENTION, data["retention"]),
     ):
         assert set(section) == set(written)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from outboxd import sources, topics
 from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
-from outboxd.sources import magento, shopify, woocommerce, words
+from outboxd.sources import custom, magento, shopify, woocommerce, words
 from outboxd.sources.specification import CANONICAL, is_secret
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -559,7 +559,7 @@ def test_a_platform_may_be_known_to_mean_utc() -> None:
 
 
 def test_every_known_topic_is_understood_by_a_preset_and_every_preset_keeps_to_known_ones() -> None:
-    understood = {**shopify.KINDS, **woocommerce.KINDS, **magento.KINDS}
+    understood = {**shopify.KINDS, **woocommerce.KINDS, **magento.KINDS, **custom.KINDS}
     assert {topics.plain(topic) for topic in topics.KNOWN} == set(understood)
 
 

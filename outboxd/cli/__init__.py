@@ -33,6 +33,10 @@ COMMANDS = {
     "attributes": "attributes",
     "verify": "verify",
     "migrate": "migrate",
+    "prune": "prune",
+    "erase": "erase",
+    "backup": "backup",
+    "restore": "backup",
     "demo": "demo",
     "sandbox": "sandbox",
 }

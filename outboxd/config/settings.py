@@ -36,6 +36,7 @@ from outboxd.database import DEFAULT_PATH
 from outboxd.errors import ConfigError
 from outboxd.mapping import DEFAULT
 from outboxd.notices import TYPES
+from outboxd.retention import Retention
 from outboxd.sources import DEFAULTS
 
 SKILL = "customer-sync"
@@ -122,14 +123,19 @@ class Config:
     hybrid: HybridSettings
     notifications: NotificationSettings
     metrics: MetricsSettings
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A setting of a section: how it is parsed, and what it is where it is left out."""
+    """A setting of a section: how it is parsed, and what it is where it is left out.
+
+    `can_be_empty`: written without a value it is None, not its default.
+    """
 
     parse: Parser
     default: Any
+    can_be_empty: bool = False
 
 
 Section = Mapping[str, Key]
@@ -199,6 +205,14 @@ METRICS: Section = {
     "interval_seconds": Key(seconds(1, 3600), timedelta(seconds=15)),
 }
 
+AGE = optional(duration(timedelta(hours=1), timedelta(days=3650)))
+
+RETENTION: Section = {
+    "delivered": Key(AGE, timedelta(days=30), can_be_empty=True),
+    "attempts": Key(AGE, timedelta(days=30), can_be_empty=True),
+    "counters": Key(AGE, timedelta(days=400), can_be_empty=True),
+}
+
 TOP: Section = {
     "database": Key(path, Path(DEFAULT_PATH)),
     "skills": Key(dict, {}),
@@ -208,6 +222,7 @@ TOP: Section = {
     "hybrid": Key(dict, {}),
     "notifications": Key(dict, {}),
     "metrics": Key(dict, {}),
+    "retention": Key(dict, {}),
 }
 
 
@@ -226,6 +241,7 @@ def parse(document: Document) -> Config:
     hybrid = _section(document, ("hybrid",), HYBRID, faults)
     notifications = _section(document, ("notifications",), NOTIFICATIONS, faults)
     metrics = _section(document, ("metrics",), METRICS, faults)
+    retention = _section(document, ("retention",), RETENTION, faults)
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     return Config(
@@ -242,6 +258,7 @@ def parse(document: Document) -> Config:
             **{_attribute(name): value for name, value in notifications.items()}
         ),
         metrics=MetricsSettings(**{_attribute(name): value for name, value in metrics.items()}),
+        retention=Retention(**retention),
         **options,
     )
 
@@ -273,7 +290,7 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
             faults.append(f"{document.place(here)}: no such setting{known}")
         elif name in seen:
             faults.append(f"{document.place(here)}: is there twice, as {name}")
-        elif value is not None or section[name].default is None:
+        elif value is not None or section[name].default is None or section[name].can_be_empty:
             try:
                 if section[name].parse is not dict:
                     found[name] = section[name].parse(value)

@@ -1,4 +1,4 @@
-"""The outbox: every statement that writes, and what must be read to write it.
+"""The outbox: whatever writes to it, and what must be read to write it; the SQL stands in `statements`.
 
 Each method opens exactly one transaction, begun IMMEDIATE, and touches a few hundred rows at most.
 A customer's oldest pending event is its head; the head's `next_attempt_at` is the customer's one clock:
@@ -22,10 +22,10 @@ from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.notices import Wanted
-from outboxd.outbox import contacts, customers, dead, doubts, endings, imports
+from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, statements
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.notifications import Notices
-from outboxd.outbox.rows import EVENT, event_of, many
+from outboxd.outbox.rows import event_of, many
 
 __all__ = ["CHUNK", "Admission", "Outbox"]
 
@@ -38,109 +38,6 @@ EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 REST = 0.001
 """Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
-
-FRESH = f"""
-SELECT {EVENT} FROM outbox
-WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT :limit
-"""
-
-NEXT_DUE = """
-SELECT next_attempt_at FROM outbox
-WHERE is_head = 1 AND is_backfill = :is_backfill AND created_at <= :before
-ORDER BY next_attempt_at LIMIT 1
-"""
-
-DUE_HEADS = """
-SELECT id, customer_key FROM outbox
-WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now AND created_at <= :before
-ORDER BY next_attempt_at LIMIT :limit
-"""
-
-WAITING = """
-SELECT count(*) FROM (
-    SELECT 1 FROM outbox WHERE is_head = 1 AND is_backfill = 0 AND next_attempt_at <= :now LIMIT :most
-)
-"""
-
-# No index serves this; it is asked once, at the start. What is not admitted yet is counted when it is.
-LIVE_WAITING = """
-SELECT count(*) FROM outbox
-WHERE status = 'pending' AND customer_key IS NOT NULL AND is_backfill = 0 AND attempts = 0
-  AND created_at > :after
-"""
-
-STATE = "SELECT value FROM state WHERE key = :key"
-
-# What a live event is news of cannot wait behind backfilled ones.
-HURRY = "UPDATE outbox SET is_backfill = 0 WHERE is_head = 1 AND customer_key = :key AND is_backfill = 1"
-
-PENDING_OF = f"""
-SELECT {EVENT} FROM outbox
-WHERE status = 'pending' AND customer_key = :key ORDER BY id LIMIT :limit
-"""
-
-EVENT_BY_ID = f"SELECT {EVENT} FROM outbox WHERE id = :id"
-
-LEASE = """
-UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
-WHERE id IN (SELECT value FROM json_each(:ids))
-"""
-
-STILL_OURS = """
-SELECT id, attempts FROM outbox
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at = :claimed_at
-"""
-
-ELECT = """
-UPDATE outbox SET is_head = 1, next_attempt_at = :at
-WHERE id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key = :key)
-  AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key)
-"""
-
-REVIVE_UNADDRESSED = customers.REVIVE_UNADDRESSED
-
-# No index serves this: it is rare, and it holds no lock. Events of a guest who turned out to be the customer
-# ended under the key of their address.
-KEPT_OF = """
-SELECT id FROM outbox
-WHERE status <> 'pending' AND payload <> '{}' AND customer_key IN (
-    SELECT :key UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key
-)
-"""
-
-PURGE = """
-UPDATE outbox SET payload = '{}'
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
-"""
-
-PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT value FROM json_each(:ids))"
-
-TAKE_OVER = """
-UPDATE outbox SET next_attempt_at = :at
-WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_attempt_at > :at
-  AND customer_key NOT IN (SELECT customer_key FROM import_rows)
-"""
-
-RECOUNT = """
-UPDATE depth SET
-    finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
-             - (SELECT count(*) FROM outbox WHERE status = 'pending'),
-    dead = (SELECT count(*) FROM outbox WHERE status = 'dead' AND dropped_at IS NULL)
-"""
-
-ADMIT = """
-UPDATE outbox SET customer_key = :key, is_head = :is_head, next_attempt_at = :at WHERE id = :id
-"""
-
-STILL_FRESH = """
-SELECT id FROM outbox
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND customer_key IS NULL
-"""
-
-HEADS_OF = """
-SELECT customer_key, next_attempt_at FROM outbox
-WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
-"""
 
 PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
 """The verdicts after which an event is pending as before."""
@@ -162,6 +59,7 @@ class Outbox:
         self._rested_at = 0.0
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
+        self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -195,24 +93,24 @@ class Outbox:
 
     def fresh(self, limit: int = CHUNK) -> list[Event]:
         """The oldest events that nobody has admitted yet."""
-        return list(self._events(self._look(FRESH, limit=limit)))
+        return list(self._events(self._look(statements.FRESH, limit=limit)))
 
     def next_due(self, *, is_backfill: bool = False, before: datetime | None = None) -> datetime | None:
         """When the first head, written by `before`, is due, or its lease lapses; None if there is none."""
-        found = self._look(NEXT_DUE, is_backfill=is_backfill, before=to_text(before or EVER))
+        found = self._look(statements.NEXT_DUE, is_backfill=is_backfill, before=to_text(before or EVER))
         return from_text(found[0][0]) if found else None
 
     def waiting(self, now: datetime, *, most: int) -> int:
         """How many customers have live events that are due; counted no further than `most`."""
-        return int(self._look(WAITING, now=to_text(now), most=most)[0][0])
+        return int(self._look(statements.WAITING, now=to_text(now), most=most)[0][0])
 
     def live_waiting(self, after: datetime | None) -> int:
         """How many admitted live events, written after then, are pending and were not tried yet."""
-        return int(self._look(LIVE_WAITING, after=to_text(after) if after else "")[0][0])
+        return int(self._look(statements.LIVE_WAITING, after=to_text(after) if after else "")[0][0])
 
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""
-        found = self._look(STATE, key=key)
+        found = self._look(statements.STATE, key=key)
         return str(found[0][0]) if found else None
 
     # The life of an event.
@@ -230,9 +128,9 @@ class Outbox:
                 is_head = key not in clocks
                 clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
                 rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
-            many(connection, ADMIT, rows)
+            many(connection, statements.ADMIT, rows)
             live = {keys[each.event.id] for each in going_on if not each.event.is_backfill}
-            many(connection, HURRY, [{"key": key} for key in sorted(live)])
+            many(connection, statements.HURRY, [{"key": key} for key in sorted(live)])
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             endings.finish(connection, ended, now)
             endings.write_attempts(connection, ended, now)
@@ -258,18 +156,20 @@ class Outbox:
                 "is_backfill": is_backfill,
                 "limit": limit,
             }
-            heads = connection.exec_driver_sql(DUE_HEADS, values).all()
+            heads = connection.exec_driver_sql(statements.DUE_HEADS, values).all()
             room = CHUNK
             for head_id, key in heads:
-                head = connection.exec_driver_sql(EVENT_BY_ID, {"id": head_id}).one()
-                pending = connection.exec_driver_sql(PENDING_OF, {"key": key, "limit": room}).all()
+                head = connection.exec_driver_sql(statements.EVENT_BY_ID, {"id": head_id}).one()
+                pending = connection.exec_driver_sql(statements.PENDING_OF, {"key": key, "limit": room}).all()
                 rows = [head, *(row for row in pending if row[0] != head_id)]
                 claims.append(Claim(contacts.load(connection, key), self._events(rows, 1), now, until))
                 room -= len(rows)
                 if room <= 0:
                     break
             ids = json.dumps([event.id for claim in claims for event in claim.events])
-            connection.exec_driver_sql(LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)})
+            connection.exec_driver_sql(
+                statements.LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)}
+            )
         return claims
 
     def record(self, results: Sequence[Result], now: datetime) -> list[Result]:
@@ -289,8 +189,8 @@ class Outbox:
             endings.finish(connection, [entry for entry in every if entry[1].verdict not in PUT_BACK], now)
             redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
             purged = [{"ids": json.dumps(redacted)}] if redacted else []
-            many(connection, PURGE, purged)
-            many(connection, PURGE_ATTEMPTS, purged)
+            many(connection, statements.PURGE, purged)
+            many(connection, statements.PURGE_ATTEMPTS, purged)
             endings.write_attempts(connection, tried, now)
             endings.count(connection, tried, sum(result.calls for result in kept), now)
             endings.warn(connection, tried, now)
@@ -300,10 +200,10 @@ class Outbox:
             contacts.save(connection, changed, now)
             customers.remember(connection, changed)
             found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
-            many(connection, REVIVE_UNADDRESSED, [{"key": key} for key in found])
+            many(connection, customers.REVIVE_UNADDRESSED, [{"key": key} for key in found])
             imports.release(connection, [result.claim for result in results])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
-            many(connection, ELECT, [{"key": key, "at": at} for key, at in turns])
+            many(connection, statements.ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
 
     def revive(self, ids: Collection[int], now: datetime) -> list[int]:
@@ -313,7 +213,7 @@ class Outbox:
             with self._transaction() as connection:
                 rows = dead.revive(connection, chunk, now)
                 keys = {key for _, key in rows if key is not None}
-                many(connection, ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
+                many(connection, statements.ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
             revived.extend(row[0] for row in rows)
         return revived
 
@@ -335,12 +235,12 @@ class Outbox:
 
     def purge(self, customer_key: str) -> None:
         """Empty the payloads of a customer's finished events, and the details of the attempts at them."""
-        ids = [row[0] for row in self._look(KEPT_OF, key=customer_key)]
+        ids = [row[0] for row in self._look(statements.KEPT_OF, key=customer_key)]
         for start in range(0, len(ids), CHUNK):
             chunk = {"ids": json.dumps(ids[start : start + CHUNK])}
             with self._transaction() as connection:
-                connection.exec_driver_sql(PURGE, chunk)
-                connection.exec_driver_sql(PURGE_ATTEMPTS, chunk)
+                connection.exec_driver_sql(statements.PURGE, chunk)
+                connection.exec_driver_sql(statements.PURGE_ATTEMPTS, chunk)
 
     def save_state(
         self, values: Mapping[str, str], now: datetime, *, notice: tuple[str, Mapping[str, Any]] | None = None
@@ -358,12 +258,12 @@ class Outbox:
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""
         with self._transaction() as connection:
-            connection.exec_driver_sql(TAKE_OVER, {"at": to_text(at)})
+            connection.exec_driver_sql(statements.TAKE_OVER, {"at": to_text(at)})
 
     def recount(self) -> None:
         """Set the depth by counting. Only a foreign hand in the file can have made it wrong."""
         with self._transaction() as connection:
-            connection.exec_driver_sql(RECOUNT)
+            connection.exec_driver_sql(statements.RECOUNT)
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         events = (event_of(row, self.default_source) for row in rows)
@@ -379,13 +279,13 @@ def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
 def _still_fresh(connection: Connection, admissions: Sequence[Admission]) -> list[Admission]:
     """The events that no other drainer admitted meanwhile."""
     ids = json.dumps([admission.event.id for admission in admissions])
-    fresh = {row[0] for row in connection.exec_driver_sql(STILL_FRESH, {"ids": ids})}
+    fresh = {row[0] for row in connection.exec_driver_sql(statements.STILL_FRESH, {"ids": ids})}
     return [admission for admission in admissions if admission.event.id in fresh]
 
 
 def _clocks(connection: Connection, keys: Collection[str]) -> dict[str, str]:
     """When the customers that have a head are due."""
-    rows = connection.exec_driver_sql(HEADS_OF, {"keys": json.dumps(sorted(keys))})
+    rows = connection.exec_driver_sql(statements.HEADS_OF, {"keys": json.dumps(sorted(keys))})
     return {row[0]: row[1] for row in rows}
 
 
@@ -397,7 +297,7 @@ def _is_held(connection: Connection, claim: Claim) -> bool:
         "ids": json.dumps([event.id for event in claim.events]),
         "claimed_at": to_text(claim.claimed_at),
     }
-    held = {row[0]: row[1] for row in connection.exec_driver_sql(STILL_OURS, values)}
+    held = {row[0]: row[1] for row in connection.exec_driver_sql(statements.STILL_OURS, values)}
     return all(held.get(event.id) == event.attempts for event in claim.events)
 
 

@@ -5,11 +5,14 @@ Which fields leave for Brevo is the mapping's business; only what looks like a s
 
 from dataclasses import replace
 
-from outboxd.event import Reading
-from outboxd.sources import words
-from outboxd.sources.envelope import KINDS, open_letter
+from outboxd.event import Kind, Reading
+from outboxd.sources import envelope, words
+from outboxd.sources.envelope import open_letter
 from outboxd.sources.specification import complete
 from outboxd.sources.words import Record
+from outboxd.topics import REDACTED
+
+KINDS = {**envelope.KINDS, REDACTED: Kind.REDACTED}
 
 
 def read(topic: str, payload: Record) -> Reading:

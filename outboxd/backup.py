@@ -1,0 +1,114 @@
+"""Backup: the outbox as one file that can be kept elsewhere, taken while shops write and the daemon drains.
+
+What is copied is one state of the file, whole and checked. It knows nothing of what is in there.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from outboxd import database
+from outboxd.errors import EX_DATA, DatabaseError, OutboxdError, RightsError
+
+PAGES = 2_000
+"""Pages between two words on how far it is."""
+
+Advance = Callable[[int, int], None]
+"""Told how many pages are done, of how many."""
+
+
+class BackupError(OutboxdError):
+    """The file is no backup that can be made, or used."""
+
+    exit_code = EX_DATA
+
+
+def back_up(
+    source: Path, target: Path, *, force: bool = False, advance: Advance = lambda _d, _a: None
+) -> int:
+    """Copy the outbox at `source` to `target`, whole and checked, or not at all; its size in bytes.
+
+    Raises BackupError if something is there already, unless `force`, or if it is the outbox itself.
+    """
+    if target.exists() and (not force or target.samefile(source)):
+        told = "is the outbox itself" if target.samefile(source) else "is there already"
+        raise BackupError(f"{target} {told}", hint="name another file, or say --force to overwrite it")
+    if target.with_name(target.name + "-wal").exists():
+        raise BackupError(f"{target} is a database in use", hint="name another file")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        copy(source, part, advance)
+        check(part)
+        size = part.stat().st_size
+        part.replace(target)
+        sync(target.parent)
+    finally:
+        discard(part)
+    return size
+
+
+def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
+    """Copy one state of the database at `source` to a new file, of the directory's group, on the disk."""
+    create(target)
+    with closing(database.connect(source, read_only=True)) as origin, closing(plain(target)) as copied:
+        try:
+            # Read within one transaction: whoever writes meanwhile would make the copy begin again and again.
+            origin.execute("BEGIN")
+            origin.execute("SELECT 1 FROM sqlite_master").fetchone()
+            origin.backup(copied, pages=PAGES, progress=lambda _s, left, pages: advance(pages - left, pages))
+            copied.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
+        except sqlite3.Error as error:
+            raise database.unusable(source, error) from error
+    sync(target)
+
+
+def check(path: Path) -> str:
+    """Look whether the file at `path` is a sound outbox; its schema. Raises BackupError, SchemaError."""
+    try:
+        with closing(plain(path, mode="ro")) as connection:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            revision = database.revision(connection)
+    except (sqlite3.Error, OutboxdError) as error:
+        raise BackupError(f"{path} is not a sound database ({error})", hint="take another backup") from error
+    if found != "ok":
+        raise BackupError(f"{path} is damaged ({found})", hint="take another backup")
+    if revision is None:
+        raise BackupError(f"{path} is a database, but no outbox", hint="name a file made by: outboxd backup")
+    database.check_newer(path, revision)
+    return revision
+
+
+def create(path: Path) -> None:
+    """An empty file for the directory's group, to be filled; one that a killed process left is replaced."""
+    discard(path)
+    try:
+        database.create(path)
+        with suppress(PermissionError):  # setgid has done it, or the group is not ours to give
+            os.chown(path, -1, path.parent.stat().st_gid)
+    except OSError as error:
+        raise RightsError(f"{path} cannot be made: {error.strerror}") from error
+
+
+def discard(path: Path) -> None:
+    """Remove a copy that is not wanted, with what may have come to stand beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal", ".turn"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def plain(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
+    """A connection to a file of our own, with which nobody else works."""
+    try:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path} cannot be opened: {error}") from error
+
+
+def sync(path: Path) -> None:
+    """Have the file, or the names in the directory, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

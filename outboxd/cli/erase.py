@@ -1,0 +1,96 @@
+"""`erase`: one person leaves, in Brevo and here."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from outboxd import app, config
+from outboxd.cli.options import config_option, json_option
+from outboxd.erase import Erasure, Known
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--dry-run", is_flag=True, help="Say what would go, and leave it.")
+@click.option("--yes", is_flag=True, help="Erase without asking.")
+@click.argument("whom", metavar="EMAIL|ID")
+def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str) -> int:
+    """Erase one person for good: the contact in Brevo, and all that is kept of them here.
+
+    By an address they have or had, or by the shop's id (source:id if several shops have it); - reads it
+    from standard input, which leaves no trace in the shell's history. All of their events go, dead letters
+    among them. A hashed tombstone stays, so that late events do not bring them back; a new registration does.
+    Then the bytes of the file are searched for their addresses, phones and names. The daemon may run.
+
+    \b
+    Examples:
+      outboxd erase --dry-run jane@example.com
+      outboxd erase shopify:4711 --yes
+
+    Exit codes: 0 erased, and no trace is left; 1 some are: see what is said; 66 nobody has this id, or
+    several have; 75 not now: Brevo is out of reach, or another process delivers them just now.
+    """
+    settings = config.read(config_path)
+    whom = sys.stdin.readline().strip() if whom == "-" else whom.strip()
+    with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:
+        known = eraser.known(whom)
+        if not as_json:
+            _describe(known)
+        if dry_run:
+            if as_json:
+                click.echo(json.dumps(_plain(known)))
+            return 0
+        if not yes:
+            click.confirm("Erase for good?", abort=True, err=True)
+        erasure = eraser.erase(whom)
+    if as_json:
+        click.echo(json.dumps({**asdict(erasure), "is_complete": erasure.is_complete}))
+    else:
+        _tell(erasure)
+    return 0 if erasure.is_complete else 1
+
+
+def _plain(known: Known) -> Mapping[str, object]:
+    customers = [each.customer_key for each in known.persons]
+    return {"customers": customers, "events": known.events, "mentions": known.mentions}
+
+
+def _describe(known: Known) -> None:
+    if not known.persons:
+        click.echo("nobody here has this address; Brevo may know it from elsewhere")
+    for each in known.persons:
+        click.echo(f"customer {each.customer_key}, and their contact in Brevo")
+    click.echo(f"events of theirs: {_ids(known.events)}")
+    if known.mentions:
+        click.echo(f"events of other customers that mention them, and stay: {_ids(known.mentions)}")
+
+
+def _tell(erasure: Erasure) -> None:
+    for key, told in erasure.told.items():
+        click.echo(f"customer {key}: in Brevo: {told}; here: a hashed tombstone is left")
+    click.echo(f"{erasure.events} events erased")
+    if erasure.was_rewritten:
+        click.echo("the file held traces of what had been deleted earlier, and was written anew")
+    found = f"found {erasure.left} times" if erasure.left else "none is left"
+    click.echo(f"searched the file and its log, byte by byte, for {_kinds(erasure.searched)}: {found}")
+    if erasure.shared:
+        click.echo(f"not searched for, as other customers have the same: {_kinds(erasure.shared)}")
+    if erasure.mentions:
+        click.echo(f"outboxd: other customers' events mention them: {_ids(erasure.mentions)}", err=True)
+    click.echo("backups that were made before still hold what they held", err=True)
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of kind {kind}" for kind, count in counts.items()) or "nothing"
+
+
+def _ids(ids: object) -> str:
+    found = sorted(ids)  # type: ignore[call-overload]
+    more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+    return (", ".join(map(str, found[:20])) or "none") + more

@@ -1,0 +1,133 @@
+"""Restoring: what a backup needs before it may take the place of the outbox.
+
+Time has gone on since the backup was made. What it has as pending may have been delivered, ids that it never
+gave out are taken, persons who are in it may have been erased. The statements work on a copy that nobody
+else has open; `present` is the outbox that is to be replaced, as far as it can be read.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from outboxd.clock import to_text
+from outboxd.outbox.statements import RECOUNT
+
+ATTACH = "ATTACH :present AS present"
+
+PENDING = "SELECT count(*) FROM main.outbox WHERE status = 'pending'"
+
+# What the present outbox does not have any more was delivered, and pruned.
+DELIVERED_SINCE = """
+SELECT count(*) FROM main.outbox AS old LEFT JOIN present.outbox AS new
+    ON new.id = old.id AND new.created_at = old.created_at
+WHERE old.status = 'pending' AND coalesce(
+    new.status = 'delivered',
+    old.id <= (SELECT seq FROM present.sqlite_sequence WHERE name = 'outbox'), 0
+)
+"""
+
+WRITTEN_SINCE = """
+SELECT count(*), count(*) FILTER (WHERE status = 'pending') FROM present.outbox
+WHERE id > coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'outbox'), 0)
+"""
+
+REASON = "restored from a backup: it may have been delivered since"
+
+HOLD = f"""
+UPDATE main.outbox SET status = 'dead', finished_at = :now, last_error = '{REASON}',
+       is_head = 0, claimed_at = NULL
+WHERE status = 'pending'
+"""
+
+# Leases, imports under way and the daemon's last words are those of a time that is over.
+LET_GO = (
+    "UPDATE main.outbox SET claimed_at = NULL, next_attempt_at = :now "
+    "WHERE status = 'pending' AND claimed_at IS NOT NULL",
+    "DELETE FROM main.import_rows",
+    "UPDATE main.imports SET ended_at = :now, status = 'restored' WHERE ended_at IS NULL",
+    "DELETE FROM main.state WHERE key IN ('heartbeat', 'lane', 'window', 'flush')",
+)
+
+ERASED_SINCE = """
+SELECT customer_key FROM present.contacts WHERE is_redacted = 1
+EXCEPT SELECT customer_key FROM main.contacts WHERE is_redacted = 1
+"""
+
+# Who was erased since stays erased: their events go, their tombstone and the hashes of their addresses come.
+THEIRS = f"""
+customer_key IN (
+    WITH erased AS MATERIALIZED ({ERASED_SINCE})
+    SELECT customer_key FROM erased
+    UNION SELECT source || ':@' || address_key FROM present.addresses WHERE customer_key IN erased
+)
+"""
+
+ERASE = (
+    "DELETE FROM main.attempts WHERE event_id IN (SELECT id FROM main.outbox WHERE {theirs})",
+    "UPDATE main.outbox SET status = 'dead', finished_at = :now, is_head = 0, claimed_at = NULL "
+    "WHERE status = 'pending' AND {theirs}",
+    "DELETE FROM main.outbox WHERE {theirs}",
+    "INSERT OR REPLACE INTO main.addresses SELECT * FROM present.addresses WHERE {theirs}",
+    "INSERT OR REPLACE INTO main.contacts (customer_key, source, customer_id, deleted_at, born_at, "
+    "accepts_marketing, consent_at, is_redacted) SELECT customer_key, source, customer_id, deleted_at, "
+    "born_at, accepts_marketing, consent_at, 1 FROM present.contacts WHERE {theirs}",
+)
+
+# No id is given out twice. The depth, which ids tell, is counted anew.
+GO_ON = (
+    "INSERT INTO main.sqlite_sequence (name, seq) SELECT 'outbox', 0 "
+    "WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_sequence WHERE name = 'outbox')",
+    "UPDATE main.sqlite_sequence SET seq = max(seq, coalesce("
+    "(SELECT seq FROM present.sqlite_sequence WHERE name = 'outbox'), 0)) WHERE name = 'outbox'",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """What a backup has, and the present outbox has not.
+
+    `pending` events in the backup, of which `delivered` have been delivered since; `lost` events that were
+    written since, of which `undelivered` are pending; `erased` customers, who were erased since. All but the
+    first are None if there is no present outbox that can be read.
+    """
+
+    pending: int
+    delivered: int | None = None
+    lost: int | None = None
+    undelivered: int | None = None
+    erased: int | None = None
+
+
+def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
+    """What lies between the backup and the present outbox, which is attached from here on."""
+    pending = int(backup.execute(PENDING).fetchone()[0])
+    if present is None:
+        return Then(pending)
+    backup.execute(ATTACH, {"present": str(present)})
+    lost, undelivered = backup.execute(WRITTEN_SINCE).fetchone()
+    return Then(
+        pending,
+        int(backup.execute(DELIVERED_SINCE).fetchone()[0]),
+        int(lost),
+        int(undelivered),
+        len(backup.execute(ERASED_SINCE).fetchall()),
+    )
+
+
+def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool) -> None:
+    """Make it fit to go on from, with its pending events as dead letters if they are to be held."""
+    values = {"now": to_text(now)}
+    backup.execute("BEGIN IMMEDIATE")
+    if then.erased:
+        for statement in ERASE:
+            backup.execute(statement.format(theirs=THEIRS), values)
+    for statement in ((HOLD,) if hold else ()) + LET_GO:
+        backup.execute(statement, values)
+    if then.lost is not None:
+        for statement in GO_ON:
+            backup.execute(statement)
+    backup.execute(RECOUNT)
+    backup.execute("COMMIT")
+    if then.erased:
+        backup.execute("VACUUM main")  # not in the file's slack either

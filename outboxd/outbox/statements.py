@@ -1,0 +1,106 @@
+"""The statements of an event's life: what is asked before it, and what writes it. Tests hold the hot ones to
+their indexes.
+"""
+
+from outboxd.outbox.rows import EVENT
+
+FRESH = f"""
+SELECT {EVENT} FROM outbox
+WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT :limit
+"""
+
+NEXT_DUE = """
+SELECT next_attempt_at FROM outbox
+WHERE is_head = 1 AND is_backfill = :is_backfill AND created_at <= :before
+ORDER BY next_attempt_at LIMIT 1
+"""
+
+DUE_HEADS = """
+SELECT id, customer_key FROM outbox
+WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now AND created_at <= :before
+ORDER BY next_attempt_at LIMIT :limit
+"""
+
+WAITING = """
+SELECT count(*) FROM (
+    SELECT 1 FROM outbox WHERE is_head = 1 AND is_backfill = 0 AND next_attempt_at <= :now LIMIT :most
+)
+"""
+
+# No index serves this; it is asked once, at the start. What is not admitted yet is counted when it is.
+LIVE_WAITING = """
+SELECT count(*) FROM outbox
+WHERE status = 'pending' AND customer_key IS NOT NULL AND is_backfill = 0 AND attempts = 0
+  AND created_at > :after
+"""
+
+STATE = "SELECT value FROM state WHERE key = :key"
+
+# What a live event is news of cannot wait behind backfilled ones.
+HURRY = "UPDATE outbox SET is_backfill = 0 WHERE is_head = 1 AND customer_key = :key AND is_backfill = 1"
+
+PENDING_OF = f"""
+SELECT {EVENT} FROM outbox
+WHERE status = 'pending' AND customer_key = :key ORDER BY id LIMIT :limit
+"""
+
+EVENT_BY_ID = f"SELECT {EVENT} FROM outbox WHERE id = :id"
+
+LEASE = """
+UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
+WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+STILL_OURS = """
+SELECT id, attempts FROM outbox
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at = :claimed_at
+"""
+
+ELECT = """
+UPDATE outbox SET is_head = 1, next_attempt_at = :at
+WHERE id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key = :key)
+  AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key)
+"""
+
+# No index serves this: it is rare, and it holds no lock. Events of a guest who turned out to be the customer
+# ended under the key of their address.
+KEPT_OF = """
+SELECT id FROM outbox
+WHERE status <> 'pending' AND payload <> '{}' AND customer_key IN (
+    SELECT :key UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key
+)
+"""
+
+PURGE = """
+UPDATE outbox SET payload = '{}'
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
+"""
+
+PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT value FROM json_each(:ids))"
+
+TAKE_OVER = """
+UPDATE outbox SET next_attempt_at = :at
+WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_attempt_at > :at
+  AND customer_key NOT IN (SELECT customer_key FROM import_rows)
+"""
+
+RECOUNT = """
+UPDATE depth SET
+    finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
+             - (SELECT count(*) FROM outbox WHERE status = 'pending'),
+    dead = (SELECT count(*) FROM outbox WHERE status = 'dead' AND dropped_at IS NULL)
+"""
+
+ADMIT = """
+UPDATE outbox SET customer_key = :key, is_head = :is_head, next_attempt_at = :at WHERE id = :id
+"""
+
+STILL_FRESH = """
+SELECT id FROM outbox
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND customer_key IS NULL
+"""
+
+HEADS_OF = """
+SELECT customer_key, next_attempt_at FROM outbox
+WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
+"""

@@ -1,0 +1,169 @@
+"""Restore: a backup takes the place of the outbox, and nothing is lost, or sent again, behind anybody's back.
+
+Nobody may drain meanwhile. Shops may write: the file stays the same one for them, its content is replaced in
+one transaction, and all that they wrote before it is in the copy that is kept aside. What has to be mended in
+a backup is `restoring`'s business.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from outboxd import database, locks
+from outboxd.backup import Advance, BackupError, check, copy, discard, plain
+from outboxd.errors import EX_USAGE, HeldError, OutboxdError
+from outboxd.outbox.restoring import Then, compare, prepare
+
+PAGES = 2_000
+"""Pages between two looks whether somebody has written."""
+
+
+class UndecidedError(OutboxdError):
+    """The backup has pending events, and nobody has said what is to become of them."""
+
+    exit_code = EX_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the backup had that the outbox has not, and where that is kept now; None if there was none."""
+
+    then: Then
+    aside: Path | None
+
+
+class _ChangedError(Exception):
+    """Somebody wrote after the copy that is kept had been made."""
+
+
+class _Watch:
+    """Whether anybody has committed to the outbox since this was made."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._version = self._look()
+
+    def has_changed(self) -> bool:
+        return self._look() != self._version
+
+    def _look(self) -> int:
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def restore(
+    backup: Path,
+    outbox: Path,
+    now: datetime,
+    *,
+    who: str,
+    hold: bool | None = None,
+    advance: Advance = lambda _d, _a: None,
+) -> Restored:
+    """Put the content of `backup` into `outbox`, of which a copy is kept beside it.
+
+    `hold`: whether the backup's pending events become dead letters, to be retried by hand, or are sent.
+    Raises UndecidedError if there are any and it is None, HeldError with who drains, BackupError and
+    SchemaError.
+    """
+    check(backup)
+    part = outbox.with_name(f".{outbox.name}.restored")
+    aside = _free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
+    with _alone(outbox, who), locks.turn(outbox), ExitStack() as stack:
+        stack.callback(discard, part)
+        while (restored := _try(backup, outbox, part, aside, now, hold, advance)) is None:
+            pass
+    return restored
+
+
+def _try(
+    backup: Path, outbox: Path, part: Path, aside: Path, now: datetime, hold: bool | None, advance: Advance
+) -> Restored | None:
+    """One try; None if somebody wrote meanwhile."""
+    with ExitStack() as stack:
+        watch = _kept(stack, outbox, aside)
+        copy(backup, part, advance)
+        database.migrate(part)
+        with closing(plain(part)) as made:
+            then = compare(made, aside if watch else None)
+            if then.pending and hold is None:
+                discard(aside)
+                raise _undecided(backup, then)
+            prepare(made, then, now, hold=hold is True)
+        if watch is None:
+            _move(outbox, aside)
+            database.create(outbox)
+        if not _replace(part, outbox, watch):
+            return None
+    return Restored(then, aside if aside.exists() else None)
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with a number that makes it a name which nothing has yet."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
+    return next(each for each in names if not each.exists())
+
+
+def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Watch | None:
+    """Keep a copy of the outbox, and watch the outbox from then on; None if it is missing or damaged."""
+    if not outbox.exists():
+        return None
+    try:
+        watch = _Watch(stack.enter_context(closing(database.connect(outbox, read_only=True))))
+        copy(outbox, aside)
+        check(aside)
+    except (BackupError, OutboxdError, sqlite3.DatabaseError):
+        discard(aside)
+        return None
+    return watch
+
+
+def _move(outbox: Path, aside: Path) -> None:
+    """Move a damaged outbox out of the way as it is, with its log."""
+    for suffix in ("", "-wal", "-shm"):
+        file = outbox.with_name(outbox.name + suffix)
+        if file.exists():
+            file.rename(aside.with_name(aside.name + suffix))
+
+
+def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
+    """Replace the content of the outbox in one transaction; False, and nothing done, if it has changed."""
+    with closing(plain(part)) as made, closing(database.connect(outbox)) as live:
+
+        def look(_status: int, left: int, _pages: int) -> None:
+            # The first step took the lock, and the last one gives it back: what has changed did so before.
+            if left and watch is not None and watch.has_changed():
+                raise _ChangedError
+
+        (pages,) = made.execute("PRAGMA page_count").fetchone()
+        try:
+            made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
+            live.execute("PRAGMA journal_mode = WAL").fetchone()
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except _ChangedError:
+            return False
+        except sqlite3.Error as error:
+            raise database.unusable(outbox, error) from error
+    return True
+
+
+@contextmanager
+def _alone(outbox: Path, who: str) -> Iterator[None]:
+    hint = "stop it first: sudo systemctl stop outboxd"
+    try:
+        with locks.drainer(outbox, who=who, shared=False) as is_alone:
+            if not is_alone:
+                raise HeldError(f"{outbox} is drained by another process")
+            yield
+    except HeldError as error:
+        raise HeldError(str(error), hint=hint) from error
+
+
+def _undecided(backup: Path, then: Then) -> UndecidedError:
+    known = f" ({then.delivered:,} of them surely)" if then.delivered else ""
+    return UndecidedError(
+        f"{then.pending:,} events are pending in {backup} that may have been delivered since{known}",
+        hint="say --hold to make dead letters of them, to look at and retry; or --resend to send them all",
+    )

@@ -1,0 +1,284 @@
+"""A backup is one whole state of the outbox; a restore loses nothing and sends nothing again unasked."""
+
+import json
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import outboxd
+from outboxd import app, clock, database, intake
+from outboxd.backup import BackupError, back_up, copy
+from outboxd.errors import HeldError, NoOutboxError, OutboxdError, SchemaError
+from outboxd.locks import drainer
+from outboxd.restore import Restored, UndecidedError, restore
+from tests.processes import Daemon, write_config
+from tests.shop import KEY, Shop
+from tests.test_cli import exit_code, run
+from tests.test_erase import ANN, BODY, assert_gone
+from tests.test_schema import assert_depth_is_right
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return tmp_path / "saved.db"
+
+
+def back(shop: Shop, saved: Path, *, hold: bool | None = None) -> Restored:
+    """Restore `saved`, and drain from it from now on."""
+    shop.close()
+    restored = restore(saved, shop.path, shop.clock(), who="a test", hold=hold)
+    shop.reopen()
+    return restored
+
+
+def rows(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_backup_is_complete_checked_and_one_file(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    shop.enqueue("created", id=2, email="tom@example.com")
+    size = back_up(shop.path, saved)
+    assert size == saved.stat().st_size
+    assert rows(saved, "SELECT id, status FROM outbox") == [(1, "delivered"), (2, "pending")]
+    assert rows(saved, "PRAGMA integrity_check") == [("ok",)]
+    assert sorted(file.name for file in saved.parent.glob("*saved*")) == ["saved.db"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_backup_is_its_groups_and_nobody_elses(db: Path, saved: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        back_up(db, saved)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o660
+    assert saved.stat().st_gid == saved.parent.stat().st_gid
+
+
+def test_a_backup_is_one_state_while_others_write(db: Path, saved: Path) -> None:
+    """Each transaction writes two events: no state holds an odd number of them."""
+    pair = [intake.checked("customer_updated", {"id": 5, "notes": "x" * 4000})] * 2
+    for _ in range(20):
+        intake.write(db, pair)
+    told: list[int] = []
+
+    def advance(done: int, pages: int) -> None:
+        told.append(done)
+        intake.write(db, pair)
+
+    back_up(db, saved, advance=advance)
+    assert told
+    assert rows(saved, "SELECT count(*) FROM outbox") == [(40,)]
+
+
+def test_nothing_is_overwritten_unasked_and_the_outbox_itself_never(db: Path, saved: Path) -> None:
+    back_up(db, saved)
+    with pytest.raises(BackupError, match="is there already"):
+        back_up(db, saved)
+    back_up(db, saved, force=True)
+    for force in (False, True):
+        with pytest.raises(BackupError, match="the outbox itself"):
+            back_up(db, db, force=force)
+    other = db.with_name("other.db")
+    database.migrate(other)
+    with closing(database.connect(other)) as connection:
+        connection.execute("SELECT * FROM outbox").fetchall()
+        with pytest.raises(BackupError, match="in use"):
+            back_up(db, other, force=True)
+
+
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, db: Path) -> None:
+    with pytest.raises(NoOutboxError):
+        back_up(tmp_path / "missing.db", tmp_path / "saved.db")
+    with pytest.raises(NoOutboxError):
+        back_up(db, tmp_path / "no" / "saved.db")
+    assert [file.name for file in tmp_path.iterdir() if "saved" in file.name] == []
+
+
+def test_what_is_restored_is_what_was_saved_and_what_was_there_is_kept(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    shop.sent("created", id=2, email="tom@example.com")
+    shop.enqueue("created", id=3, email="ida@example.com")
+    restored = back(shop, saved)
+    assert (restored.then.pending, restored.then.lost, restored.then.undelivered) == (0, 2, 1)
+    assert shop.rows("SELECT id FROM outbox") == [(1,)]
+    assert restored.aside is not None
+    assert rows(restored.aside, "SELECT id FROM outbox") == [(1,), (2,), (3,)]
+    assert stat.S_IMODE(shop.path.stat().st_mode) == stat.S_IMODE(restored.aside.stat().st_mode) == 0o660
+    assert shop.rows("PRAGMA journal_mode") == [("wal",)]
+
+
+def test_what_may_have_been_delivered_since_is_not_sent_unless_somebody_says_so(
+    shop: Shop, saved: Path
+) -> None:
+    waiting = shop.enqueue("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    shop.drain()
+    calls = len(shop.calls)
+    with pytest.raises(UndecidedError, match=r"1 events are pending .* \(1 of them surely\)") as caught:
+        back(shop, saved)
+    assert "--hold" in (caught.value.hint or "")
+    shop.reopen()
+    assert shop.event(waiting)["status"] == "delivered"
+    assert list(shop.path.parent.glob("*before*")) == []
+    back(shop, saved, hold=True)
+    shop.drain()
+    held = shop.event(waiting)
+    assert (held["status"], len(shop.calls)) == ("dead", calls)
+    assert held["last_error"] == "restored from a backup: it may have been delivered since"
+    with closing(app.outbox(shop.settings)) as outbox:
+        outbox.revive([waiting], shop.clock())
+    shop.drain()
+    assert shop.event(waiting)["status"] == "delivered"
+
+
+def test_all_of_it_is_sent_again_where_that_is_wanted(shop: Shop, saved: Path) -> None:
+    waiting = shop.enqueue("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    shop.drain()
+    back(shop, saved, hold=False)
+    assert shop.status()["pending"] == 1
+    shop.drain()
+    assert shop.event(waiting)["status"] == "delivered"
+
+
+def test_no_id_is_given_out_twice_and_the_depth_is_right(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    lost = outboxd.enqueue("customer_created", {"id": 2}, db=shop.path, idempotency_key="order-2")
+    back(shop, saved)
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert_depth_is_right(connection)
+    again = outboxd.enqueue("customer_created", {"id": 2}, db=shop.path, idempotency_key="order-2")
+    assert again > lost
+    assert shop.status()["pending"] == 1
+
+
+def test_who_was_erased_since_stays_erased(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=8, email="bob@example.com")
+    back_up(shop.path, saved)
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        eraser.erase(ANN)
+    restored = back(shop, saved)
+    assert restored.then.erased == 1
+    assert shop.rows("SELECT count(*) FROM outbox WHERE customer_key = 'custom:8'") == [(1,)]
+    shop.later(minutes=1)
+    late = shop.sent("updated", id=7, **BODY)
+    assert late["attempts_made"][0]["verdict"] == "superseded"
+    assert_gone(shop)
+
+
+def test_a_restore_begins_again_when_a_shop_writes_meanwhile(shop: Shop, saved: Path) -> None:
+    """What a shop wrote before the replacement must be in the copy that is kept."""
+    shop.sent("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    shop.close()
+    wrote: list[int] = []
+
+    def advance(done: int, pages: int) -> None:
+        if not wrote:
+            wrote.append(shop.insert("customer_created", {"id": 5, "email": "late@example.com"}))
+
+    restored = restore(saved, shop.path, clock.wall(), who="a test", advance=advance)
+    assert restored.aside is not None
+    assert wrote == [2]
+    assert rows(restored.aside, "SELECT id FROM outbox") == [(1,), (2,)]
+    assert (restored.then.lost, restored.then.undelivered) == (1, 1)
+
+
+def test_a_program_that_has_the_outbox_open_goes_on_writing_to_it(shop: Shop, saved: Path) -> None:
+    back_up(shop.path, saved)
+    with closing(sqlite3.connect(shop.path)) as connection:
+        connection.execute("SELECT count(*) FROM outbox").fetchall()
+        back(shop, saved)
+        with connection:
+            connection.execute(
+                "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{\"id\": 5}')"
+            )
+    assert shop.status()["pending"] == 1
+
+
+def test_a_lost_or_a_damaged_outbox_is_restored(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    shop.close()
+    shop.path.write_bytes(b"no database any more" * 1000)
+    restored = restore(saved, shop.path, clock.wall(), who="a test")
+    assert restored.aside is not None
+    assert restored.aside.read_bytes().startswith(b"no database")
+    shop.path.unlink()
+    restored = restore(saved, shop.path, clock.wall(), who="a test")
+    assert (restored.aside, restored.then.lost) == (None, None)
+    assert shop.rows("SELECT id FROM outbox") == [(1,)]
+    assert stat.S_IMODE(shop.path.stat().st_mode) == 0o660
+    assert shop.reopen().sent("updated", id=1, email="mara@example.com")["status"] == "delivered"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 500, None])
+def test_what_is_no_sound_backup_is_refused_and_the_outbox_left(
+    shop: Shop, saved: Path, content: bytes | None
+) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    if content is None:
+        copy(shop.path, saved)
+        damaged = bytearray(saved.read_bytes())
+        damaged[8192 : 8192 + 30_000] = b"\xff" * 30_000
+        saved.write_bytes(damaged)
+    else:
+        saved.write_bytes(content)
+    with pytest.raises(OutboxdError) as caught:
+        back(shop, saved)
+    assert caught.value.exit_code == 65
+    assert shop.rows("SELECT id FROM outbox") == [(1,)]
+
+
+def test_a_backup_of_a_newer_outboxd_is_refused(shop: Shop, saved: Path) -> None:
+    back_up(shop.path, saved)
+    with closing(sqlite3.connect(saved)) as connection, connection:
+        connection.execute("UPDATE outboxd_schema SET version_num = '9999'")
+    with pytest.raises(SchemaError, match="newer"):
+        back(shop, saved)
+
+
+def test_a_restore_beside_a_drainer_is_refused(shop: Shop, saved: Path) -> None:
+    back_up(shop.path, saved)
+    shop.close()
+    for shared in (False, True):
+        with drainer(shop.path, who="process 4711", shared=shared):
+            with pytest.raises(HeldError) as caught:
+                restore(saved, shop.path, clock.wall(), who="a test")
+            assert "systemctl stop" in (caught.value.hint or "")
+
+
+def test_a_restore_beside_a_daemon_is_refused(tmp_path: Path, shop: Shop, saved: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", shop.sandbox.url)
+    with Daemon(config) as daemon:
+        daemon.ready()
+        back_up(daemon.database, saved)
+        with pytest.raises(HeldError, match="drained already, by process"):
+            restore(saved, daemon.database, clock.wall(), who="a test")
+
+
+def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path) -> None:
+    shop.enqueue("created", id=1, email="mara@example.com")
+    made = run(shop, tmp_path, "backup", str(saved))
+    assert exit_code(made) == 0, made.output
+    assert "checked" in made.output
+    assert exit_code(run(shop, tmp_path, "backup", str(saved))) == 65
+    shop.close()
+    assert exit_code(run(shop, tmp_path, "restore", str(saved))) == 64
+    done = run(shop, tmp_path, "restore", str(saved), "--hold")
+    assert exit_code(done) == 0, done.output
+    assert "1 events that were pending are dead letters now" in done.output
+    assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
+    assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1

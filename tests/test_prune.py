@@ -1,0 +1,229 @@
+"""What is over leaves when its time has come; what is pending or dead never does by itself."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Event, Thread
+from time import perf_counter
+
+import outboxd
+from outboxd import clock
+from outboxd.clock import to_text
+from outboxd.outbox.pruning import BUDGET, Pruning
+from outboxd.prune import sweep
+from outboxd.retention import Retention
+from tests.shop import MakeShop, Shop
+from tests.test_cli import exit_code, run
+from tests.test_schema import assert_depth_is_right
+
+MONTH = Retention(delivered=timedelta(days=30), attempts=timedelta(days=30), counters=timedelta(days=400))
+DELIVER = "UPDATE outbox SET status = 'delivered', finished_at = created_at"
+
+
+def fill(path: Path, count: int, size: int = 400) -> None:
+    """So many events that were delivered long ago, with payloads of `size` bytes."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        rows = (("customer_updated", json.dumps({"id": n, "x": "x" * size})) for n in range(count))
+        connection.executemany("INSERT INTO outbox (event, payload) VALUES (?, ?)", rows)
+        connection.execute(DELIVER)
+
+
+def prune(path: Path, retention: Retention = MONTH, **later: float) -> int:
+    """Prune all that is past its time, `later`; the number of steps."""
+    with closing(Pruning(path)) as pruning:
+        return sum(1 for _ in sweep(pruning, retention, clock.wall() + timedelta(**later)))
+
+
+def test_delivered_events_leave_after_their_time_with_their_attempts(shop: Shop) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    shop.later(days=29)
+    shop.sent("created", id=2, email="tom@example.com")
+    assert shop.rows("SELECT id FROM outbox") == [(1,), (2,)]
+    shop.later(days=2)
+    shop.drain()
+    assert shop.rows("SELECT id FROM outbox") == [(2,)]
+    assert shop.rows("SELECT event_id FROM attempts") == [(2,)]
+
+
+def test_the_contact_stays_as_brevo_has_it(shop: Shop) -> None:
+    shop.sent("created", id=1, email="mara@example.com", firstName="Mara")
+    shop.later(days=31)
+    shop.drain()
+    assert shop.rows("SELECT count(*) FROM outbox") == [(0,)]
+    again = shop.sent("updated", id=1, email="mara@example.com", firstName="Mara")
+    assert again["attempts_made"][0]["verdict"] == "unchanged"
+
+
+def test_what_is_pending_or_dead_stays_whatever_its_age(make_shop: MakeShop) -> None:
+    shop = make_shop(options={"sync_mode": "batch"})
+    dead = shop.sent("updated", id=9, firstName="Nobody")
+    assert dead["status"] == "dead"
+    waiting = shop.enqueue("created", id=1, email="mara@example.com")
+    prune(shop.path, Retention(*[timedelta(hours=1)] * 3), days=3650)
+    assert shop.rows("SELECT id, status FROM outbox") == [(dead["id"], "dead"), (waiting, "pending")]
+    assert len(shop.event(dead["id"])["attempts_made"]) == 1
+
+
+def test_what_is_to_be_kept_for_ever_is(shop: Shop) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    prune(shop.path, Retention(None, None, None), days=3650)
+    assert shop.rows("SELECT count(*) FROM outbox") == [(1,)]
+    assert shop.rows("SELECT count(*) FROM attempts") == [(1,)]
+    assert shop.rows("SELECT count(*) FROM stats") == [(1,)]
+
+
+def test_attempts_and_counters_have_times_of_their_own(shop: Shop) -> None:
+    for number in range(1, 30):
+        shop.enqueue("created", id=number, email=f"c{number}@example.com")
+    shop.drain()
+    shop.enqueue("updated", id=9, firstName="Nobody")
+    keeps = Retention(delivered=None, attempts=timedelta(days=3), counters=timedelta(days=5))
+    prune(shop.path, keeps, days=2)
+    assert shop.rows("SELECT count(*) FROM attempts") == [(29,)]
+    prune(shop.path, keeps, days=4)
+    assert shop.rows("SELECT count(*) FROM attempts") == [(0,)]
+    assert shop.rows("SELECT count(*) FROM stats") == [(1,)]
+    prune(shop.path, keeps, days=6)
+    assert shop.rows("SELECT count(*) FROM stats") == [(0,)]
+    assert shop.rows("SELECT count(*) FROM outbox") == [(30,)]
+    shop.sent("created", id=99, email="late@example.com")
+    prune(shop.path, keeps, days=9)
+    assert shop.rows("SELECT count(*) FROM attempts") == [(0,)]
+
+
+def test_the_depth_is_right_after_pruning(shop: Shop) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    shop.sent("updated", id=9, firstName="Nobody")
+    shop.enqueue("created", id=2, email="tom@example.com")
+    before = shop.status()
+    prune(shop.path, days=31)
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert_depth_is_right(connection)
+    after = shop.status()
+    assert {name: after[name] for name in ("pending", "dead", "delivered")} == {
+        name: before[name] for name in ("pending", "dead", "delivered")
+    }
+
+
+def test_an_idempotency_key_is_remembered_as_long_as_its_event(db: Path) -> None:
+    def write() -> int:
+        return outboxd.enqueue("customer_updated", {"id": 5}, idempotency_key="order-1", db=db)
+
+    first = write()
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute(DELIVER)
+    assert write() == first
+    prune(db, days=31)
+    assert write() > first
+
+
+def test_the_file_and_its_log_shrink_again(db: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection:  # a reader keeps the log from starting anew
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM outbox").fetchone()
+        fill(db, 4000, size=6000)
+    full = db.stat().st_size
+    prune(db, days=31)
+    with closing(Pruning(db)) as pruning:
+        assert pruning.cut_log(limit=0)
+        assert db.with_name(db.name + "-wal").stat().st_size == 0
+    assert full > 24_000_000
+    assert db.stat().st_size < 2_000_000
+    with closing(sqlite3.connect(db)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_reader_only_puts_the_cut_of_the_log_off(db: Path) -> None:
+    fill(db, 10)
+    with closing(sqlite3.connect(db)) as reader, closing(Pruning(db)) as pruning:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM outbox").fetchone()
+        fill(db, 10)
+        started = perf_counter()
+        assert not pruning.cut_log(limit=0)
+        assert perf_counter() - started < 1
+        reader.rollback()
+        assert pruning.cut_log(limit=0)
+
+
+def test_a_step_takes_few_rows_and_stops_when_its_time_is_up(db: Path) -> None:
+    fill(db, 1000)
+    with closing(Pruning(db)) as pruning:
+        counts = [step.number for step in sweep(pruning, MONTH, clock.wall() + timedelta(days=31))]
+    assert sum(counts) == 1000
+    assert max(counts) <= 200
+    fill(db, 60, size=250_000)
+    steps = prune(db, days=31)
+    assert steps > 3, f"15 MB in {steps} steps of {BUDGET} s"
+
+
+def test_a_writer_hardly_waits_while_others_prune(db: Path) -> None:
+    """A sanity bound, as the machine may be busy; what it is on a quiet one: python -m tests.soak"""
+    fill(db, 10_000, size=4000)
+    waits: list[float] = []
+    with writing(db, waits):
+        prune(db, days=31)
+    assert len(waits) > 5
+    assert max(waits) < 1.0
+    assert sorted(waits)[len(waits) // 2] < 0.05
+
+
+@contextmanager
+def writing(path: Path, waits: list[float]) -> Iterator[None]:
+    """A shop that writes meanwhile; how long each event took."""
+    ended = Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
+            while not ended.wait(0.003):
+                started = perf_counter()
+                connection.execute("INSERT INTO outbox (event, payload) VALUES ('customer_updated', '{}')")
+                waits.append(perf_counter() - started)
+
+    thread = Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_relay_with_nothing_to_do_prunes(shop: Shop) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    shop.later(days=31)
+    shop.relay.step()
+    shop.relay.step()
+    assert shop.rows("SELECT count(*) FROM outbox") == [(0,)]
+
+
+def test_the_command_says_what_would_go_and_removes_it(shop: Shop, tmp_path: Path) -> None:
+    shop.clock.ahead = -timedelta(days=40)
+    shop.sent("created", id=1, email="mara@example.com")
+    shop.sent("updated", id=9, firstName="Nobody")
+    shop.clock.ahead = timedelta(0)
+    told = json.loads(run(shop, tmp_path, "prune", "--dry-run", "--json").output)
+    assert told == {"events": 1, "attempts": 0, "counters": 0}
+    assert len(shop.rows("SELECT id FROM outbox")) == 2
+    result = run(shop, tmp_path, "prune")
+    assert exit_code(result) == 0, result.output
+    assert "1 delivered events" in result.output
+    assert shop.rows("SELECT status FROM outbox") == [("dead",)]
+    assert json.loads(run(shop, tmp_path, "prune", "--json").output)["events"] == 0
+
+
+def test_a_cursor_passes_over_events_that_ended_at_one_moment(db: Path) -> None:
+    fill(db, 500)
+    with closing(sqlite3.connect(db)) as connection, connection:
+        moment = to_text(clock.wall())
+        connection.execute("UPDATE outbox SET finished_at = ?", (moment,))
+        connection.execute(
+            "INSERT INTO attempts (event_id, number, started_at, finished_at, verdict)"
+            " SELECT id, 1, finished_at, finished_at, 'delivered' FROM outbox"
+        )
+    prune(db, Retention(None, timedelta(hours=1), None), hours=2)
+    with closing(sqlite3.connect(db)) as connection:
+        assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (0,)
