@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from outboxd.backoff import Backoff
 from outboxd.brevo.bulk import LARGEST, Process, Reached
 from outboxd.brevo.limiter import Limiter
 from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
@@ -32,6 +33,11 @@ LONG_LINGER = timedelta(seconds=20)
 FIRST_LOOK = timedelta(seconds=2)
 LATEST_LOOK = timedelta(seconds=60)
 """How long after its start, and at the latest, an import is looked at."""
+
+LOOKING = Backoff(first=FIRST_LOOK * 2, cap=LATEST_LOOK, jitter=0.0)
+
+LONGEST = timedelta(days=1)
+"""An import that has not ended by then is not waited for any more: the contacts tell what it has done."""
 
 MOST = 3
 """Imports under way at once, before backfilled events wait here rather than in Brevo."""
@@ -233,7 +239,8 @@ class Importing:
         now = self._clock()
         voyage.is_busy = False
         voyage.looks += 1
-        voyage.look_at = now + min(FIRST_LOOK * 2**voyage.looks, LATEST_LOOK)
+        voyage.look_at = now + LOOKING.delay(voyage.looks)
+        is_given_up = now > voyage.made.started_at + LONGEST
         if isinstance(told, Outcome):
             voyage.look_at = now + LATEST_LOOK
             logger.warning(line("import", id=voyage.made.id, reason=f"cannot be looked at: {told.detail}"))
@@ -242,7 +249,7 @@ class Importing:
             self._fail(voyage, Outcome(Verdict.RETRY, call="POST /contacts/import", detail=detail))
         elif told.has_ended and told.left_out == 0:
             self._arrive(voyage, 0, None)
-        elif told.has_ended:
+        elif told.has_ended or is_given_up:
             voyage.is_busy = True
             since = (told.created_at or voyage.made.started_at - SKEW) - timedelta(seconds=1)
             self._crew.submit(

@@ -309,6 +309,20 @@ def test_an_import_is_looked_at_ever_more_seldom(make_shop: MakeShop) -> None:
     assert 30 <= len(shop.calls_of("GET", "/processes")) <= 40
 
 
+@pytest.mark.parametrize("hours", [0.85, 400], ids=["a long time", "for ever"])
+def test_an_import_may_take_long_and_not_for_ever(make_shop: MakeShop, hours: float) -> None:
+    """One that Brevo never ends must not keep its customers waiting for good: then the contacts tell."""
+    shop = make_shop({"import_delay": timedelta(hours=hours)}, options=OPTIONS, mapping=MAPPING)
+    ids = backfill(shop, map(person, range(MANY)))
+    depart(shop)
+    shop.later(hours=0 if hours < 24 else 25)
+    shop.settle()
+    assert {shop.event(each)["status"] for each in ids} == {"delivered"}
+    assert {
+        shop.contact(f"ann{number}@example.com")["attributes"]["FIRSTNAME"] for number in range(MANY)
+    } == {"Ann"}
+
+
 @pytest.mark.parametrize("count", [MANY, 3 * FEW])
 def test_if_an_import_is_refused_its_events_end_as_they_would_alone(make_shop: MakeShop, count: int) -> None:
     """The list that new contacts are to join does not exist."""
