@@ -20,6 +20,7 @@ from outboxd.errand import Plan
 from outboxd.errors import ConfigError
 from outboxd.event import Attribute, Outcome
 from outboxd.fold import Policy
+from outboxd.importing import Charge
 from outboxd.notices import Wanted
 from outboxd.outbox import Outbox
 from outboxd.pace import Batch, Hybrid, Mode
@@ -70,8 +71,9 @@ def relay(
     *,
     clock: Callable[[], datetime] = clock.wall,
     chance: Callable[[], float] | None = None,
+    charge: Charge | None = None,
 ) -> Relay:
-    """The drain of `outbox` through `courier`."""
+    """The drain of `outbox` through `courier`; without a `charge` it is alone."""
     return Relay(
         outbox,
         courier,
@@ -82,6 +84,7 @@ def relay(
         clock=clock,
         chance=chance or SystemRandom().random,
         webhook=webhook(settings),
+        charge=charge or Charge(),
     )
 
 
@@ -105,9 +108,11 @@ def mode(settings: Config, outbox: Outbox, clock: Callable[[], datetime]) -> Mod
 
 
 @contextmanager
-def relaying(settings: Config, key: str, limiter: Limiter | None = None) -> Iterator[Relay]:
+def relaying(
+    settings: Config, key: str, charge: Charge | None = None, limiter: Limiter | None = None
+) -> Iterator[Relay]:
     """A relay on the configured outbox, and its end."""
-    with closing(relay(settings, brevo(settings, key, limiter), outbox(settings))) as made:
+    with closing(relay(settings, brevo(settings, key, limiter), outbox(settings), charge=charge)) as made:
         yield made
 
 
@@ -150,15 +155,17 @@ def outbox(settings: Config) -> Outbox:
 
 
 @contextmanager
-def drainer(settings: Config, *, shared: bool) -> Iterator[None]:
+def drainer(settings: Config, *, shared: bool) -> Iterator[Charge]:
     """Be the one who drains, unless `shared`; take over what a killed process left. Raises HeldError."""
+    charge = Charge()
     who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
     with ExitStack() as stack:
         with closing(outbox(settings)) as opened:
-            if stack.enter_context(locks.drainer(settings.database, who=who, shared=shared)):
+            charge.inherits = stack.enter_context(locks.drainer(settings.database, who=who, shared=shared))
+            if charge.inherits:
                 opened.recount()
                 opened.take_over(clock.wall() + settings.brevo.timeout)
-        yield
+        yield charge
 
 
 def run(path: Path, *, shared: bool) -> int:
@@ -173,18 +180,19 @@ def run(path: Path, *, shared: bool) -> int:
         logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
     for fault in place.faults(first.database):
         logs.logger.warning(logs.line(fault.what, reason=fault.told, mend=fault.mend))
-    made = _Maker(path, first, key)
-    with drainer(first, shared=shared):
+    with drainer(first, shared=shared) as charge:
+        made = _Maker(path, first, key, charge)
         return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings))
 
 
 class _Maker:
     """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all."""
 
-    def __init__(self, path: Path, first: Config, key: str) -> None:
+    def __init__(self, path: Path, first: Config, key: str, charge: Charge) -> None:
         self.settings = first
         self._path = path
         self._key = key
+        self._charge = charge
         self._limiter = limits(first)
 
     def __call__(self) -> Relay:
@@ -194,7 +202,7 @@ class _Maker:
         told = config.api_key(settings.brevo, os.environ) if settings.enabled else self._key
         self._limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
         logs.set_up(settings.log_level)
-        made = relay(settings, brevo(settings, told, self._limiter), outbox(settings))
+        made = relay(settings, brevo(settings, told, self._limiter), outbox(settings), charge=self._charge)
         self.settings = settings
         return made
 

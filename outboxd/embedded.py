@@ -105,8 +105,8 @@ class CustomerSync:
     @contextmanager
     def _draining(self) -> Iterator[Relay]:
         with (
-            app.drainer(self._settings, shared=False),
-            app.relaying(self._settings, self._key, self._limiter) as relay,
+            app.drainer(self._settings, shared=False) as charge,
+            app.relaying(self._settings, self._key, charge, self._limiter) as relay,
         ):
             self._relay = relay
             try:

@@ -52,6 +52,19 @@ SKEW = timedelta(minutes=10)
 """How far Brevo's clock may be behind this one where it does not say when an import began."""
 
 
+@dataclass(slots=True)
+class Charge:
+    """The imports that this process answers for, over all of its relays.
+
+    `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
+    more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
+    after newer news.
+    """
+
+    inherits: bool = True
+    ids: set[int] = field(default_factory=set)
+
+
 class Crew(Protocol):
     """Who does the work: the relay."""
 
@@ -104,8 +117,10 @@ class Importing:
         crew: Crew,
         plan: Plan,
         clock: Callable[[], datetime],
+        charge: Charge,
     ) -> None:
         self._ledger = ledger
+        self._charge = charge
         self._delivery = delivery
         self._convoy = convoy
         self._courier = courier
@@ -173,6 +188,7 @@ class Importing:
 
     def _open(self, rows: Sequence[ImportRow], now: datetime) -> None:
         made, held = self._ledger.open(rows, now)
+        self._charge.ids.add(made.id)
         self._delivery.bar((row.address_key, row.customer_key) for row in held)
         voyage = self._voyages[made.id] = _Voyage(made, now, held)
         self._start(voyage)
@@ -292,6 +308,7 @@ class Importing:
     def _end(self, voyage: _Voyage, status: str, now: datetime) -> None:
         self._ledger.ended(voyage.made.id, status, voyage.left_out, now)
         del self._voyages[voyage.made.id]
+        self._charge.ids.discard(voyage.made.id)
         logger.info(
             line("import", id=voyage.made.id, status=status, rows=voyage.made.size, left_out=voyage.left_out)
         )
@@ -299,11 +316,14 @@ class Importing:
     # After a crash.
 
     def _adopt(self, now: datetime) -> None:
-        """Take over the imports that nobody looks after: at the start all, later those that are old."""
-        is_start, self._adopt_at = self._adopt_at is None, now + ORPHANED
+        """Take over the imports that nobody looks after: those of our own, and those that are old."""
+        self._adopt_at = now + ORPHANED
         for made in self._ledger.under_way():
-            if made.id not in self._voyages and (is_start or made.started_at < now - ORPHANED):
+            is_ours = self._charge.inherits or made.id in self._charge.ids
+            if made.id not in self._voyages and (is_ours or made.started_at < now - ORPHANED):
                 self._voyages[made.id] = _Voyage(made, now)
+                self._charge.ids.add(made.id)
+        self._charge.inherits = False
         if self._voyages:
             self._delivery.bar(self._ledger.barred())
 

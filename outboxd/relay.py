@@ -22,7 +22,7 @@ from outboxd.errand import Plan
 from outboxd.errors import OutboxdError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.heartbeat import Heartbeat
-from outboxd.importing import Importing
+from outboxd.importing import Charge, Importing
 from outboxd.lane import Lane
 from outboxd.logs import line, logger
 from outboxd.notify import Notifying
@@ -67,6 +67,7 @@ class Relay:
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float],
+        charge: Charge,
         webhook: Webhook | None = None,
     ) -> None:
         self.bell = threading.Event()
@@ -79,7 +80,9 @@ class Relay:
         self._pruner = pruner
         self._delivery = Delivery(courier, plan, clock=clock)
         self._convoy = Convoy(self._delivery, bulk, plan)
-        self._importing = Importing(outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock)
+        self._importing = Importing(
+            outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
+        )
         self._clock = clock
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self, clock=clock, chance=chance)

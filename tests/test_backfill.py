@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import example, given
@@ -225,6 +226,19 @@ def test_refused_rows_are_told_and_the_others_written(shop: Shop, operate: Opera
     assert "refused: c.jsonl, line 3: the email address is not valid" in result.stderr
     for text in ("not-an-address", "Nobody"):
         assert text not in result.output + Path("refused.jsonl").read_text()
+
+
+@pytest.mark.parametrize("name", ["./customers.csv", "config.yaml", "outbox"])
+def test_the_list_of_refused_rows_overwrites_nothing_that_is_needed(
+    shop: Shop, operate: Operate, name: str
+) -> None:
+    path = shop.path if name == "outbox" else Path(name)
+    export = write("customers.csv", CSV)
+    before = path.read_bytes()
+    result = operate("--refused", str(path), export)
+    assert isinstance(result.exception, click.UsageError)
+    assert "overwritten" in str(result.exception)
+    assert path.read_bytes() == before
 
 
 def test_the_list_of_refused_rows_ends_after_twenty(operate: Operate) -> None:

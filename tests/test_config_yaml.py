@@ -131,3 +131,11 @@ def test_any_settings_of_a_program_are_a_configuration_or_a_list_of_faults(value
     except ConfigError as error:
         told = error.faults
     assert told
+
+
+@pytest.mark.parametrize("window", ["* * * * *", "@daily", "*/15 * * * *"])
+def test_a_schedule_without_quotes_is_told_to_need_them(window: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parsed(f"batch:\n  window: {window}\n")
+    assert raised.value.hint is not None
+    assert "quotes" in raised.value.hint

@@ -15,7 +15,7 @@ from outboxd import app
 from outboxd.brevo.bulk import Bulk, row
 from outboxd.brevo.sandbox import Call, Fault
 from outboxd.event import Outcome, Result, Verdict
-from outboxd.importing import FEW
+from outboxd.importing import FEW, Charge
 from tests.conftest import until
 from tests.shop import KEY, MakeShop, Shop
 
@@ -481,6 +481,35 @@ def test_an_import_that_nobody_knows_to_have_begun_is_sent_again_after_a_restart
     assert statuses(shop, [*ids, newer]) == {"delivered"}
     assert shop.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
     assert_over(shop)
+
+
+def test_an_import_of_a_drainer_that_is_alive_is_left_to_it(make_shop: MakeShop) -> None:
+    """Sent a second time it could overtake what has come since the first one ended."""
+    shop = make_shop({**SLOW, "latency": timedelta(milliseconds=100)}, options=OPTIONS)
+    ids = backfill(shop, [person(number) for number in range(MANY)])
+    shop.run_until(lambda: shop.sandbox.stats["under_way"])
+    courier, charge = app.brevo(shop.settings, KEY), Charge(inherits=False)
+    with closing(
+        app.relay(shop.settings, courier, app.outbox(shop.settings), clock=shop.clock, charge=charge)
+    ) as other:
+        other.step()
+        assert not other.is_busy
+        shop.settle()
+    assert len(shop.calls_of("POST", IMPORT)) == 1
+    assert statuses(shop, ids) == {"delivered"}
+    assert_over(shop)
+
+
+def test_a_drainer_beside_others_goes_on_with_imports_of_its_own(slow: Shop) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    [(own,)] = slow.rows("SELECT id FROM imports")
+    courier, charge = app.brevo(slow.settings, KEY), Charge(inherits=False, ids={own})
+    with closing(
+        app.relay(slow.settings, courier, app.outbox(slow.settings), clock=slow.clock, charge=charge)
+    ) as other:
+        other.step()
+        assert other.is_busy
 
 
 def test_a_refused_import_is_taken_up_again_after_a_restart(make_shop: MakeShop) -> None:

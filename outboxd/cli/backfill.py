@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -63,7 +64,7 @@ def _time(_context: click.Context, _option: click.Parameter, value: str | None) 
 @click.option(
     "--refused",
     metavar="FILE",
-    type=click.File("w", encoding="utf-8", lazy=False),
+    type=click.Path(path_type=Path),
     help="Write every refused row's file, line and reason here, as JSON lines.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
@@ -75,7 +76,7 @@ def backfill(
     source: str | None,
     form: str | None,
     as_of: datetime | None,
-    refused: IO[str] | None,
+    refused: Path | None,
     quiet: bool,
     files: tuple[str, ...],
 ) -> int:
@@ -108,9 +109,11 @@ def backfill(
     )
     is_broken_off = False
     with ExitStack() as stack:
+        needed = [*map(Path, files), config_path, settings.database]
+        refusals = stack.enter_context(_emptied(refused, needed)) if refused else None
         sink = stack.enter_context(target)
         step = stack.enter_context(progress(total_size(files), is_shown=not quiet and sys.stderr.isatty()))
-        tally = Tally(sink, refused)
+        tally = Tally(sink, refusals)
         options = app.plan(settings).reading
         try:
             for name in files:
@@ -130,6 +133,18 @@ def backfill(
         _tell_how_to_go_on(now if "-" in files and as_of is None else None, is_written=not dry_run)
         return INTERRUPTED
     return EX_DATA if tally.refused else 0
+
+
+def _emptied(path: Path, needed: Iterable[Path]) -> IO[str]:
+    """The file at `path`, opened to be written anew, unless it is one of those that are `needed`."""
+    try:
+        if path.exists() and any(path.samefile(each) for each in needed if each.exists()):
+            fault = "would be overwritten, and is needed; name another file"
+        else:
+            return path.open("w", encoding="utf-8")
+    except OSError as error:
+        fault = error.strerror or type(error).__name__
+    raise click.BadParameter(f"{path}: {fault}", param_hint="--refused")
 
 
 def _tell_how_to_go_on(as_of: datetime | None, *, is_written: bool) -> None:

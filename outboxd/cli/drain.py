@@ -46,7 +46,7 @@ def drain(config_path: Path, shared: bool) -> int:
         click.echo("nothing is drained: enabled is false in the configuration", err=True)
         return 0
     key = config.api_key(settings.brevo, os.environ)
-    with app.drainer(settings, shared=shared), app.relaying(settings, key) as relay:
+    with app.drainer(settings, shared=shared) as charge, app.relaying(settings, key, charge) as relay:
         relay.drain()
     if relay.paused is not None:
         told = f"since {clock.to_text(relay.paused.since)} by {relay.paused.by}"

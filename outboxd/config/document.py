@@ -64,7 +64,10 @@ def load(text: str, name: str) -> Document:
         data = {} if node is None else _plain(loader, node, (), document, faults)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError([f"{name}:{line}: not YAML: {error.problem}"]) from error
+        raise ConfigError(
+            [f"{name}:{line}: not YAML: {error.problem}"],
+            hint="look at that line; a text that begins with * or @, as schedules do, needs quotes",
+        ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([f"{name}:{line}: not YAML: {error.reason}"]) from error
