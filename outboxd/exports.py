@@ -43,6 +43,11 @@ _LISTS = {"": "item", **{page: f"{page}.item" for page in _PAGES}} | {
 }
 """Where lists of customers stand in a document, and where the customers stand in them."""
 
+DEEPEST = 64
+"""How deep values may lie in a JSON document: what shops export is nested a few times."""
+
+_DEEPER = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
+
 TOO_LARGE = f"it is larger than {LIMIT // 1024} KiB"
 NOT_UTF8 = "it is not UTF-8 text; save the file as UTF-8"
 NOT_JSON = "it is not JSON"
@@ -179,12 +184,22 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
 def _list_in(head: bytes) -> str | None:
     """Where the customers are in a document that begins so."""
     try:
-        for place, event, _ in ijson.parse(io.BytesIO(head)):
+        for place, event, _ in ijson.parse(_shallow(ijson.basic_parse(io.BytesIO(head)))):
             if event == "start_array" and place in _LISTS:
                 return _LISTS[place]
     except ijson.JSONError:  # the head ends somewhere within
         return None
     return None
+
+
+def _shallow(parts: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The parts of a document. One that is nested deeply is none: to tell where they stand takes for ever."""
+    depth = 0
+    for part in parts:
+        depth += _DEEPER.get(part[0], 0)
+        if depth > DEEPEST:
+            raise ijson.JSONError("nested too deeply")
+        yield part
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
@@ -308,7 +323,8 @@ def _json(stream: BinaryIO, head: bytes) -> Iterator[Row | Refusal]:
     if place is None and len(head) == HEAD:
         yield Refusal(1, "no list of customers begins in the first part of the file")
         return
-    items = ijson.items(stream, place or "", multiple_values=True, use_float=True)
+    parts = _shallow(ijson.basic_parse(stream, multiple_values=True, use_float=True))
+    items = ijson.items(ijson.parse(parts), place or "")
     for number in itertools.count(1):
         try:
             found = _customer(number, next(items))

@@ -298,6 +298,12 @@ def test_the_rows_around_a_refused_one_are_read() -> None:
         assert [is_row for _, is_row in numbers(read(REFUSED[name][0]))].count(True) >= 1, name
 
 
+@pytest.mark.parametrize("start", ["", '[{"id": 1, "a": ', '{"id": 1, "a": '])
+def test_what_is_nested_endlessly_is_refused_at_once(start: str) -> None:
+    """To tell where each of its parts stands would take for ever."""
+    assert all(isinstance(each, Refusal) for each in read(start + "[" * 100_000))
+
+
 @pytest.mark.parametrize("name", ["customers.csv", "customers.jsonl", "customers.json"])
 def test_a_format_that_is_named_is_believed(name: str) -> None:
     found = read("[1]", format=name.rpartition(".")[2])
