@@ -68,10 +68,14 @@ class Convoy:
         self._batch_size = plan.batch_size
         self._followed: set[str] = set()  # customers of whom an import left something to a batch
 
-    def carry(self, claims: Sequence[Claim]) -> Carried:
-        """Run these claims as far as that goes at once."""
+    def carry(self, claims: Sequence[Claim], told: Callable[[list[Result]], None] | None = None) -> Carried:
+        """Run these claims as far as that goes at once.
+
+        What became of a batch is `told` as soon as it is known, for it to be recorded before the next one: a
+        crash then repeats no more than the call it interrupts. The rest, or without `told` all, is returned.
+        """
         try:
-            return self._carry(claims)
+            return self._carry(claims, told)
         except Exception as error:
             return Carried(self._ended(claims, told_bug(claims[0], error)), ())
 
@@ -99,7 +103,7 @@ class Convoy:
         """An import of these claims was refused: each goes alone."""
         return self.alone([claim for claim, _ in barred])
 
-    def _carry(self, claims: Sequence[Claim]) -> Carried:
+    def _carry(self, claims: Sequence[Claim], told: Callable[[list[Result]], None] | None) -> Carried:
         results, errands = self._begun(claims)
         rows = []
         updates: list[Errand] = []
@@ -109,9 +113,11 @@ class Convoy:
                 rows.append(made)
             else:
                 (updates if _is_plain_update(errand.change) else others).append(errand)
+        record = told or results.extend
         for company in self._companies(updates):
-            results.extend(self._update(company))
-        results.extend(self._delivery.finish(errand) for errand in others)
+            record(self._update(company))
+        for errand in others:
+            record([self._delivery.finish(errand)])
         return Carried(results, rows)
 
     def _taken(

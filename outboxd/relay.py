@@ -212,6 +212,11 @@ class Relay:
         self.lane, judged = self.lane.judge(outcome, self._clock())
         return judged
 
+    def _hand_back(self, results: Sequence[Result]) -> None:
+        """From a thread of the pool: record these in the next round, though the job goes on."""
+        self._done.put((self.finish, results))
+        self.bell.set()
+
     def _work(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         try:
             self._done.put((then, job()))
@@ -265,7 +270,7 @@ class Relay:
         if not claims:
             return False
         self._convoys += 1
-        self.submit(partial(self._convoy.carry, claims), self._carried_together)
+        self.submit(partial(self._convoy.carry, claims, self._hand_back), self._carried_together)
         return self._convoys < CONVOYS
 
     def _probe(self, now: datetime) -> bool:
