@@ -55,6 +55,16 @@ def shop(make_shop: MakeShop) -> Shop:
     return make_shop(QUICK, options=OPTIONS)
 
 
+def test_a_batch_is_recorded_while_the_next_one_is_under_way(make_shop: MakeShop) -> None:
+    """So that a kill repeats the call it interrupts and no other."""
+    shop = make_shop(QUICK, options=OPTIONS, batch={"batch_size": 10})
+    shop.know(20)
+    shop.fill("updated", map(news, range(20)), is_backfill=True)
+    shop.sandbox.faults.add(Fault(behaviour="hang", path=BATCH, after=1, times=1))
+    shop.run_until(lambda: shop.status()["delivered"] == 10)
+    assert shop.status()["in_flight"] == 10
+
+
 def test_a_thousand_known_contacts_take_ten_calls(shop: Shop) -> None:
     """With their attributes and flags, and no list that they would join again."""
     shop.know(1000)
