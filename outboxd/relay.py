@@ -6,17 +6,15 @@ claims to Brevo. HTTP never happens inside a transaction. `step` is one round an
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from queue import SimpleQueue
 from time import monotonic
-from typing import Any
 
 from outboxd import announce, trace
 from outboxd.admit import admission
 from outboxd.convoy import BulkCourier, Carried, Convoy
+from outboxd.crew import Crew
 from outboxd.delivery import ASIDE, Courier, Delivery, place
 from outboxd.errand import Plan
 from outboxd.errors import OutboxdError
@@ -30,10 +28,11 @@ from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
 from outboxd.prune import Pruner
+from outboxd.wake import Wake
 from outboxd.webhook import Webhook
 
-POLL = 0.04
-"""Seconds between two looks for other processes' commits."""
+GATHER = 0.005
+"""Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
 TICK = 5.0
 """Seconds a round may be put off at most, whatever the clocks say."""
@@ -46,6 +45,12 @@ LONG = timedelta(seconds=15)
 
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
+
+AHEAD = 0.03
+"""Seconds' worth of deliveries that are claimed ahead while calls are plenty, so that no worker waits …"""
+
+MOST_AHEAD = 64
+"""… and how many at most."""
 
 CONVOYS = 4
 """Convoys under way at once, each with so many batches:"""
@@ -70,7 +75,10 @@ class Relay:
         charge: Charge,
         webhook: Webhook | None = None,
     ) -> None:
-        self.bell = threading.Event()
+        self._wake = Wake(outbox.path, outbox.data_version)
+        self.bell = self._wake.bell
+        self._crew = Crew(plan.workers + CONVOYS + 1, self.bell.set)
+        self.submit = self._crew.submit
         self.lane = Lane()
         self._outbox = outbox
         self._courier = courier
@@ -85,18 +93,14 @@ class Relay:
         )
         self._clock = clock
         self._chance = chance
-        self._notifying = Notifying(outbox.notices, webhook, self, clock=clock, chance=chance)
-        self._pool = ThreadPoolExecutor(plan.workers + CONVOYS + 1, thread_name_prefix="delivery")
-        self._done: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
-        self._jobs = 0
-        self._alone = 0
-        self._convoys = 0
-        self._admitted = 0
+        self._notifying = Notifying(outbox.notices, webhook, self._crew, clock=clock, chance=chance)
+        self._alone = self._convoys = self._admitted = 0
         self._now = clock()
         self._paces: Sequence[Pace] = ()
         self.is_drained = False
         self.paused: Pause | None = None
         self._is_draining = False
+        self._is_ending = False
         self._unrecorded: list[Result] = []
         self.stepped_at = monotonic()
         self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
@@ -106,9 +110,8 @@ class Relay:
     def run(self, stopping: threading.Event, grace: timedelta) -> None:
         """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
         while not stopping.is_set():
-            self.bell.clear()
             try:
-                seen = self._outbox.data_version()
+                seen = self._wake.seen()
                 self._sleep(self.step(), seen)
             except Exception as error:  # the disk is full, the file is locked: it may mend
                 _tell_stuck(error)
@@ -117,15 +120,16 @@ class Relay:
 
     def _finish(self, grace: timedelta) -> None:
         """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
+        self._is_ending = True
         give_up = monotonic() + grace.total_seconds()
-        while (self._jobs or self._unrecorded) and monotonic() < give_up:
+        while (self._crew.jobs or self._unrecorded) and monotonic() < give_up:
             self.bell.clear()
             try:
                 self._take_back(self._clock())
             except Exception as error:
                 _tell_stuck(error)
                 self.bell.wait(1.0)
-            if self._jobs:
+            if self._crew.jobs:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
 
@@ -135,14 +139,14 @@ class Relay:
         if standing(self._outbox.state(KEY)) is None:
             self._mode.demand(self._clock())
         while True:
-            self.bell.clear()
+            seen = self._wake.seen()
             pause = self.step()
-            is_idle = not self._jobs and not self._unrecorded
+            is_idle = not self._crew.jobs and not self._unrecorded
             has_work = self._has_work(later=until_nothing_waits)
             self.is_drained = not has_work and self._importing.is_idle and self.paused is None
             if is_idle and (self.is_drained or self._is_stopped()):
                 return
-            self.bell.wait(pause)
+            self._sleep(pause, seen)
 
     def step(self) -> float:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
@@ -169,7 +173,7 @@ class Relay:
         if more or begun:
             self._pruner.step(now, is_idle=False)
             return 0.0
-        is_idle = not self._jobs and self._importing.is_idle
+        is_idle = not self._crew.jobs and self._importing.is_idle
         if is_idle and not any(self._is_due(now, pace) for pace in self._paces):
             self._mode.rested(now)
         pruning = self._pruner.step(now, is_idle=is_idle)
@@ -178,28 +182,16 @@ class Relay:
     @property
     def is_busy(self) -> bool:
         """Whether deliveries are under way."""
-        return self._jobs > 0
+        return self._crew.jobs > 0
 
     def close(self) -> None:
         """Let the delivery threads and the database go."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._crew.close()
+        self._wake.close()
         self._outbox.close()
         self._pruner.close()
 
     # What others may ask of it: see importing.Crew.
-
-    def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
-        """Run `job` in the pool, and `then` with what it returned in the next round here.
-
-        A job that breaks off has returned a failed outcome. Nobody waits for one that is beside the rest.
-        """
-        if not is_beside:
-            self._jobs += 1
-        self._pool.submit(self._work, job, then if is_beside else partial(self._worked, then))
-
-    def _worked(self, then: Callable[[Any], None], told: Any) -> None:
-        self._jobs -= 1
-        then(told)
 
     def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
         """Record these in this round. `is_judged`: the lane knows of them already."""
@@ -211,20 +203,6 @@ class Relay:
         """What the lane makes of the outcome of a call."""
         self.lane, judged = self.lane.judge(outcome, self._clock())
         return judged
-
-    def _hand_back(self, results: Sequence[Result]) -> None:
-        """From a thread of the pool: record these in the next round, though the job goes on."""
-        self._done.put((self.finish, results))
-        self.bell.set()
-
-    def _work(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        try:
-            self._done.put((then, job()))
-        except Exception as error:
-            logger.error(line("bug", error=type(error).__name__, at=place(error)))
-            failed = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
-            self._done.put((then, failed))
-        self.bell.set()
 
     # The stages.
 
@@ -244,7 +222,7 @@ class Relay:
         """Claim what may go, as much as there is room for, and hand it out; whether there may be more."""
         allowed = self.lane.room(now)
         if allowed is not None:
-            return self._probe(now) if allowed and not self._jobs else False
+            return self._probe(now) if allowed and not self._crew.jobs else False
         more = False
         for pace in self._paces:
             begin = self._begin_convoy if pace.is_together else self._begin_alone
@@ -252,13 +230,29 @@ class Relay:
         return more
 
     def _begin_alone(self, now: datetime, pace: Pace) -> bool:
-        room = min(self._plan.workers - self._alone, self._courier.room())
+        room = self._room_alone()
         if room <= 0 or not self._is_due(now, pace):
             return False
         for claim in self._claim(now, pace, room):
             self._alone += 1
-            self.submit(partial(self._delivery.carry, claim), self._carried_alone)
-        return self._alone < self._plan.workers and self._courier.room() > 0
+            self.submit(partial(self._carry_alone, claim), self._carried_alone)
+        return self._room_alone() > 0
+
+    def _room_alone(self) -> int:
+        """How many more claims can be handed out: some for each worker, and, where no limit of calls is near,
+        some to wait for one.
+        """
+        calls = self._courier.room()
+        most = self._plan.workers
+        if calls > most + MOST_AHEAD:
+            most += min(MOST_AHEAD, int(self._crew.rate * AHEAD))
+        return min(most - self._alone, calls)
+
+    def _carry_alone(self, claim: Claim) -> Result:
+        """From a thread of the pool: deliver, unless nothing is to go any more since this was claimed."""
+        if self.lane.state != "running" or self.paused is not None or self._is_ending:
+            return Result(claim, {}, claim.contact)
+        return self._delivery.carry(claim)
 
     def _begin_convoy(self, now: datetime, pace: Pace) -> bool:
         if self._convoys == CONVOYS or self._courier.room() <= 0 or not self._is_due(now, pace):
@@ -270,7 +264,10 @@ class Relay:
         if not claims:
             return False
         self._convoys += 1
-        self.submit(partial(self._convoy.carry, claims, self._hand_back), self._carried_together)
+        self.submit(
+            partial(self._convoy.carry, claims, partial(self._crew.hand_back, self.finish)),
+            self._carried_together,
+        )
         return self._convoys < CONVOYS
 
     def _probe(self, now: datetime) -> bool:
@@ -300,9 +297,7 @@ class Relay:
     def _take_back(self, now: datetime) -> None:
         """Take back what came of the jobs that ended, and record it."""
         self._now = now
-        while not self._done.empty():
-            then, told = self._done.get()
-            then(told)
+        self._crew.take_in(monotonic())
         while self._unrecorded:
             self._record(self._unrecorded[:CHUNK], now)
             del self._unrecorded[:CHUNK]
@@ -384,11 +379,11 @@ class Relay:
         return bool(self._outbox.fresh(1)) or any(later or due <= horizon for due in dues)
 
     def _sleep(self, seconds: float, seen: int) -> None:
-        """Sleep until the bell, another process's commit, or the end of `seconds`."""
-        end = monotonic() + seconds
-        while (left := end - monotonic()) > 0:
-            if self.bell.wait(min(left, POLL)) or self._outbox.data_version() != seen:
-                return
+        """Rest until there is news; where more deliveries are about to end they are taken in together."""
+        self._wake.rest(seconds, seen)
+        if seconds and self._crew.has_returned and not self._crew.is_ripe:
+            self.bell.clear()
+            self.bell.wait(GATHER)
 
 
 def _tell_stuck(error: Exception) -> None:

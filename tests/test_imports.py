@@ -11,8 +11,8 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "exposition"},
-    {"retention", "search", "brevo.limiter"},
+    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "wake"},
+    {"exposition", "retention", "search", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "person", "outbox", "brevo", "backup"},
@@ -20,7 +20,7 @@ HEIGHTS = (
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand", "heartbeat"},
     {"admit", "announce", "delivery", "pace", "backfill", "webhook", "threshold"},
-    {"convoy", "draft", "notify", "erase"},
+    {"convoy", "crew", "draft", "notify", "erase"},
     {"importing", "verify", "preview", "explain"},
     {"relay"},
     {"app", "daemon"},

@@ -1,0 +1,79 @@
+"""The crew: threads that carry jobs, and what they bring back to the one thread that owns the database."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from outboxd.delivery import place
+from outboxd.event import Outcome, Verdict
+from outboxd.logs import line, logger
+
+PERIOD = 0.25
+"""Seconds over which the rate is measured."""
+
+
+class Crew:
+    """So many `hands`. `ring` tells the owner that there is something to be taken in.
+
+    `jobs` are under way, `rate` is how many ended in a second, lately.
+    """
+
+    def __init__(self, hands: int, ring: Callable[[], None]) -> None:
+        self.jobs = 0
+        self.rate = 0.0
+        self._ended = 0
+        self._counted_at = float("-inf")
+        self._ring = ring
+        self._pool = ThreadPoolExecutor(hands, thread_name_prefix="delivery")
+        self._returned: SimpleQueue[tuple[Callable[[Any], None], Any, bool]] = SimpleQueue()
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether there is something to be taken in …"""
+        return not self._returned.empty()
+
+    @property
+    def is_ripe(self) -> bool:
+        """… and whether it is as much as what is still under way."""
+        return self._returned.qsize() * 2 >= self.jobs
+
+    def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
+        """Run `job` in a thread, and `then` with what it returned when that is taken in.
+
+        A job that breaks off has returned a failed outcome. Nobody waits for one that is beside the rest.
+        """
+        self.jobs += not is_beside
+        self._pool.submit(self._carry, job, then, not is_beside)
+
+    def hand_back(self, then: Callable[[Any], None], told: Any) -> None:
+        """From within a job that goes on: `then` is to be done with this already."""
+        self._bring(then, told, is_end=False)
+
+    def take_in(self, now: float) -> None:
+        """Do what is to be done with whatever came back; `now` is in seconds of a clock that is never set."""
+        while not self._returned.empty():
+            then, told, is_end = self._returned.get()
+            self.jobs -= is_end
+            self._ended += is_end
+            then(told)
+        if (seconds := now - self._counted_at) >= PERIOD:
+            self.rate = self._ended / seconds
+            self._ended, self._counted_at = 0, now
+
+    def close(self) -> None:
+        """Let the threads go; what none of them has begun is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
+        try:
+            told = job()
+        except Exception as error:
+            logger.error(line("bug", error=type(error).__name__, at=place(error)))
+            told = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
+        self._bring(then, told, is_end=is_end)
+
+    def _bring(self, then: Callable[[Any], None], told: Any, *, is_end: bool) -> None:
+        self._returned.put((then, told, is_end))
+        if self._returned.qsize() == 1 or self.is_ripe:
+            self._ring()
