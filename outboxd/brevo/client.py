@@ -6,7 +6,6 @@ for what Brevo or the network does.
 """
 
 import json
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
 
 from outboxd import __version__
 from outboxd.brevo import answers
@@ -28,6 +28,9 @@ from outboxd.event import PHONES, Attribute, Outcome, Remove, Upsert
 
 BODY_LIMIT = 1 << 20
 """Bytes of an answer that are read."""
+
+CONNECTIONS = 80
+"""Connections that are kept for the next call: as many as there can be threads."""
 
 PATIENCE = 2.0
 """Seconds a call waits for its turn at the limiter before the delivery is put off."""
@@ -47,7 +50,7 @@ EXISTS = (
 
 
 class Brevo:
-    """Brevo's contacts API, for one account. Safe for many threads: a session each, one limiter for all."""
+    """Brevo's contacts API, for one account. Safe for many threads: one limiter for all of them."""
 
     def __init__(
         self,
@@ -60,12 +63,17 @@ class Brevo:
         sleep: Callable[[float], object] = sleep,
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
         self._limiter = limiter
         self._timeout = timeout.total_seconds()
         self._updates = update_enabled
         self._sleep = sleep
-        self._local = threading.local()
+        self._adapter = DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=CONNECTIONS)
+        self._headers = {
+            "api-key": api_key,
+            "accept": "application/json",
+            "accept-encoding": "gzip, deflate",
+            "user-agent": f"outboxd/{__version__}",
+        }
         self._catalogue = Catalogue(self.list_attributes, monotonic)
 
     @property
@@ -143,15 +151,16 @@ class Brevo:
         timeout: float,
         largest: int,
     ) -> Answer:
-        response = self._session().request(
-            method,
-            self._base_url + path,
-            data=body if body is None or isinstance(body, bytes) else json.dumps(body),
-            headers={} if body is None else {"content-type": "application/json"},
-            timeout=timeout,
-            allow_redirects=False,  # a redirect to another host would carry the key there
-            stream=True,
-        )
+        # Straight to the adapter: what a Session would add (redirects, cookies, proxies and passwords from
+        # the environment) is what must not happen here, and takes as long as the call itself.
+        request = requests.PreparedRequest()
+        request.method, request.url = method, self._base_url + path
+        request.headers = CaseInsensitiveDict(self._headers)
+        if body is not None:
+            request.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            request.headers["content-type"] = "application/json"
+            request.headers["content-length"] = str(len(request.body))
+        response = self._adapter.send(request, stream=True, timeout=timeout)
         with response:
             raw = response.raw.read(largest + 1, decode_content=True)
             if len(raw) <= largest:
@@ -170,23 +179,6 @@ class Brevo:
             self._limiter.hold(monotonic() + answer.wait.total_seconds())
         elif reset.isdecimal():
             self._limiter.hold(monotonic() + min(int(reset), 3600))
-
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False  # no proxy, no .netrc behind the operator's back
-            session.mount("https://", DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=1))
-            session.mount("http://", DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=1))
-            session.headers.update(
-                {
-                    "api-key": self._api_key,
-                    "accept": "application/json",
-                    "user-agent": f"outboxd/{__version__}",
-                }
-            )
-            self._local.session = session
-        return session
 
 
 def carry_out(change: Upsert | Remove, call: Callable[..., Answer], *, updates: bool) -> Outcome:

@@ -80,8 +80,15 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter for `requests.Session.mount`; the connect time-out of each call is the allowance."""
+    """An adapter of requests for one host; the connect time-out of each call is the allowance."""
+
+    _pool: Any = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """The pool of the host; it is looked up once, because that takes as long as half a call."""
+        self._pool = self._pool or super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
