@@ -6,6 +6,7 @@ so that rows written by shops and by us sort together and can be read by people.
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 
 def wall() -> datetime:
@@ -19,11 +20,13 @@ def floor(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+@lru_cache(maxsize=1024)  # the facts of one event share its time, those of one transaction share now
 def to_text(moment: datetime) -> str:
     """`2026-11-23T16:12:51.821Z`"""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+@lru_cache(maxsize=1024)
 def from_text(text: str) -> datetime:
     """The inverse of `to_text`; also any ISO 8601 time with an offset.
 

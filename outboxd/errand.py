@@ -92,9 +92,7 @@ class Errand:
         self._plan = plan
         self._clock = clock
         self._last_start = claim.until - longest
-        known = (catalogue or {}).values()
-        fixed = frozenset(each.name for each in known if not each.can_be_emptied)
-        self._policy = replace(plan.policy, fixed=fixed)
+        self._policy = replace(plan.policy, attributes=catalogue or {})
         self._said: list[Said] = []
         self._outcomes: dict[int, Outcome] = {}
         self._settled: list[Settled] = []
@@ -171,7 +169,7 @@ class Errand:
                     return
                 if isinstance(change, Upsert):
                     since = [event.created_at for event, _ in said if event.was_tried]
-                    change = replace(change, tried_since=min(since, default=None))
+                    change = replace(change, tried_since=min(since)) if since else change
                 told = yield change
         before, after, void = self.contact, folded.contact, folded.superseded
         self._settled.append(Settled(said, before, folded.change, after, void, told))

@@ -9,10 +9,11 @@ update that is drained while its customer is known only as deleted are lost to a
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from outboxd.event import (
+    Attribute,
     Change,
     Contact,
     Kind,
@@ -36,11 +37,15 @@ UNKNOWN = ""
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decided about every contact."""
+    """What the operator decided about every contact, and the attributes of the account as far as known."""
 
     list_ids: tuple[int, ...] = ()
     deletes_softly: bool = True
-    fixed: frozenset[str] = frozenset()  # attributes that Brevo cannot empty
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def can_empty(self, name: str) -> bool:
+        """Whether Brevo can be told to empty an attribute; of unknown ones that is tried."""
+        return name not in self.attributes or self.attributes[name].can_be_emptied
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,10 @@ def _with_life(contact: Contact, statements: Sequence[Statement]) -> Contact:
     deleted_at = _newest(contact.deleted_at, *(s.stamp for s in statements if s.kind in GONE))
     born_at = _newest(contact.born_at, *(s.stamp for s in statements if s.kind is Kind.CREATED))
     is_dead = deleted_at is not None and (born_at is None or born_at < deleted_at)
-    return replace(contact, deleted_at=deleted_at, born_at=None if is_dead else born_at)
+    born_at = None if is_dead else born_at
+    if (deleted_at, born_at) == (contact.deleted_at, contact.born_at):
+        return contact
+    return replace(contact, deleted_at=deleted_at, born_at=born_at)
 
 
 def _is_void(statement: Statement, told: Contact) -> bool:
@@ -167,7 +175,9 @@ def _with_consent(
         accepts, at = choice, statement.stamp
     opts_out = accepts is False and (told.accepts_marketing is not False or told.synced_email is None)
     opts_in = accepts is True and was_out
-    return replace(told, accepts_marketing=accepts, consent_at=at), opts_out, opts_in
+    if at != told.consent_at:
+        told = replace(told, accepts_marketing=accepts, consent_at=at)
+    return told, opts_out, opts_in
 
 
 def _with_fields(
@@ -195,7 +205,7 @@ def _with_fields(
             fields[name] = Register(newest, digest(value))
             values[name] = value
     for name, register in fields.items():
-        if told.deleted_at is not None and register.stamp < told.deleted_at and name not in policy.fixed:
+        if told.deleted_at is not None and register.stamp < told.deleted_at and policy.can_empty(name):
             fields[name] = Register(told.deleted_at, digest(CLEARED))
             values[name] = CLEARED
     known = (*told.fields.items(), *perhaps.items())

@@ -36,6 +36,7 @@ TYPES = {
 """The types of canonical fields, for attributes that are yet to be made; every other one is text."""
 
 
+@lru_cache(maxsize=1024)
 def canonical(name: str) -> str:
     """The camelCase form of a field's name: `first_name` and `firstName` are one field."""
     return re.sub(r"(?<=[a-zA-Z0-9])_+([a-zA-Z0-9])", lambda match: match.group(1).upper(), name)
@@ -113,8 +114,13 @@ def statement(
 
 def _unmapped(fields: Mapping[str, Any], rules: Mapping[str, str]) -> tuple[str, ...]:
     """The fields that no rule names, be it within a path; consent is no attribute, and always heard."""
-    asked = {canonical(word) for name in rules for word in re.findall(r"[A-Za-z_]\w*", name)}
-    return tuple(sorted(fields.keys() - asked - HEARD))
+    return tuple(sorted(fields.keys() - _asked(tuple(rules)) - HEARD))
+
+
+@lru_cache(maxsize=16)
+def _asked(names: tuple[str, ...]) -> frozenset[str]:
+    """The fields that rules ask for."""
+    return frozenset(canonical(word) for name in names for word in re.findall(r"[A-Za-z_]\w*", name))
 
 
 _ABSENT = object()

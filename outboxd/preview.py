@@ -63,8 +63,7 @@ class Preview:
         self._draft = draft
         self._plan = plan
         self._catalogue = catalogue
-        fixed = frozenset(each.name for each in (catalogue or {}).values() if not each.can_be_emptied)
-        self._policy = replace(plan.policy, fixed=fixed)
+        self._policy = replace(plan.policy, attributes=catalogue or {})
         self._source = source
         self._now = now
         self._last_id = int(shop.execute(LAST_ID).fetchone()[0])
@@ -145,7 +144,7 @@ class Preview:
         except EventError as error:
             return reason(error)
         self.details["left_out"].update(said.left_out)
-        contact = contacts.load(draft, key)
+        contact = contacts.load(draft, [key])[key]
         folded = fold(contact, [said], self._policy)
         match folded.change:
             case Unaddressed():

@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -157,12 +156,15 @@ class Outbox:
                 "limit": limit,
             }
             heads = connection.exec_driver_sql(statements.DUE_HEADS, values).all()
+            known = contacts.load(connection, [key for *_, key, _ in heads])
             room = CHUNK
-            for head_id, key in heads:
-                head = connection.exec_driver_sql(statements.EVENT_BY_ID, {"id": head_id}).one()
-                pending = connection.exec_driver_sql(statements.PENDING_OF, {"key": key, "limit": room}).all()
-                rows = [head, *(row for row in pending if row[0] != head_id)]
-                claims.append(Claim(contacts.load(connection, key), self._events(rows, 1), now, until))
+            for *head, key, has_more in heads:
+                rows: list[Sequence[Any]] = [head]
+                if has_more:
+                    of_customer = {"key": key, "limit": room}
+                    pending = connection.exec_driver_sql(statements.PENDING_OF, of_customer)
+                    rows.extend(row for row in pending if row[0] != head[0])
+                claims.append(Claim(known[key], self._events(rows, 1), now, until))
                 room -= len(rows)
                 if room <= 0:
                     break
@@ -178,7 +180,8 @@ class Outbox:
         A claim whose lease was lost is left out: somebody else answers for it now. Returns the others.
         """
         with self._transaction() as connection:
-            kept = [result for result in results if _is_held(connection, result.claim)]
+            held = _held(connection, results)
+            kept = [result for result in results if _is_held(result.claim, held)]
             every = [
                 (event, result.outcomes.get(event.id, UNTRIED), result.claim.claimed_at)
                 for result in kept
@@ -266,8 +269,7 @@ class Outbox:
             connection.exec_driver_sql(statements.RECOUNT)
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
-        events = (event_of(row, self.default_source) for row in rows)
-        return tuple(replace(event, attempts=event.attempts + claims) for event in events)
+        return tuple(event_of(row, self.default_source, claims=claims) for row in rows)
 
 
 def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
@@ -289,16 +291,19 @@ def _clocks(connection: Connection, keys: Collection[str]) -> dict[str, str]:
     return {row[0]: row[1] for row in rows}
 
 
-def _is_held(connection: Connection, claim: Claim) -> bool:
+def _held(connection: Connection, results: Sequence[Result]) -> dict[int, tuple[int, str]]:
+    """The attempt number and the time of the claim that each pending event of `results` is under now."""
+    ids = json.dumps([event.id for result in results for event in result.claim.events])
+    rows = connection.exec_driver_sql(statements.HELD, {"ids": ids})
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _is_held(claim: Claim, held: Mapping[int, tuple[int, str]]) -> bool:
     """Whether the lease is still this claim's: a later claim has another attempt number, or, after a
     revival has set that back, another time.
     """
-    values = {
-        "ids": json.dumps([event.id for event in claim.events]),
-        "claimed_at": to_text(claim.claimed_at),
-    }
-    held = {row[0]: row[1] for row in connection.exec_driver_sql(statements.STILL_OURS, values)}
-    return all(held.get(event.id) == event.attempts for event in claim.events)
+    claimed_at = to_text(claim.claimed_at)
+    return all(held.get(event.id) == (event.attempts, claimed_at) for event in claim.events)
 
 
 def _next_turn(result: Result, now: datetime) -> datetime:

@@ -1,7 +1,7 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +11,14 @@ from outboxd.clock import to_text
 from outboxd.event import Contact, Register, Stamp
 from outboxd.outbox.rows import many
 
-CONTACT = """
-SELECT contacts.*, synced_email IS NOT NULL AND EXISTS (
+CONTACTS = """
+SELECT customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing,
+       consent_at, deleted_at, born_at, is_redacted, synced_email IS NOT NULL AND EXISTS (
     SELECT 1 FROM contacts AS other
     WHERE other.synced_email = contacts.synced_email AND other.customer_key <> contacts.customer_key
       AND (other.deleted_at IS NULL OR other.born_at IS NOT NULL)
-) AS is_shared
-FROM contacts WHERE customer_key = :key
+)
+FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))
 """
 
 SAVE_CONTACT = """
@@ -29,29 +30,35 @@ WHERE customer_key = :key
 """
 
 
-def load(connection: Connection, key: str) -> Contact:
-    """The contact of a customer, which admission made."""
-    row = connection.exec_driver_sql(CONTACT, {"key": key}).mappings().one()
+def load(connection: Connection, keys: Collection[str]) -> dict[str, Contact]:
+    """The contacts of customers, which admission made, by their keys."""
+    rows = connection.exec_driver_sql(CONTACTS, {"keys": json.dumps(list(keys))})
+    return {row[0]: _contact(row) for row in rows}
 
-    def stamp(name: str) -> Stamp | None:
-        return Stamp.parse(row[name]) if row[name] else None
 
+def _contact(row: Sequence[Any]) -> Contact:
+    key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
+    consent_at, deleted_at, born_at, is_redacted, is_shared = rest
     return Contact(
         customer_key=key,
-        source=row["source"],
-        customer_id=row["customer_id"],
-        email=row["email"],
-        email_at=stamp("email_at"),
-        synced_email=row["synced_email"],
-        fields=_registers(row["fields"]),
-        labels=_registers(row["labels"]),
-        accepts_marketing=None if row["accepts_marketing"] is None else bool(row["accepts_marketing"]),
-        consent_at=stamp("consent_at"),
-        deleted_at=stamp("deleted_at"),
-        born_at=stamp("born_at"),
-        is_redacted=bool(row["is_redacted"]),
-        is_shared=bool(row["is_shared"]),
+        source=source,
+        customer_id=customer_id,
+        email=email,
+        email_at=_stamp(email_at),
+        synced_email=synced_email,
+        fields=_registers(fields),
+        labels=_registers(labels),
+        accepts_marketing=None if accepts is None else bool(accepts),
+        consent_at=_stamp(consent_at),
+        deleted_at=_stamp(deleted_at),
+        born_at=_stamp(born_at),
+        is_redacted=bool(is_redacted),
+        is_shared=bool(is_shared),
     )
+
+
+def _stamp(text: str | None) -> Stamp | None:
+    return Stamp.parse(text) if text else None
 
 
 def save(connection: Connection, changed: Sequence[Contact], now: datetime) -> None:

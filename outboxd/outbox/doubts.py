@@ -72,7 +72,7 @@ def settle(connection: Connection, doubt: Doubt, now: datetime) -> bool:
     for stamp in sorted(doubt.told, key=lambda stamp: stamp.event_id):
         copy = {"id": stamp.event_id, "at": to_text(stamp.at), "now": to_text(now)}
         copies[stamp.event_id] = int(connection.exec_driver_sql(TELL_AGAIN, copy).lastrowid)
-    believed = contacts.load(connection, doubt.customer_key)
+    believed = contacts.load(connection, [doubt.customer_key])[doubt.customer_key]
     contacts.save(connection, [_as_found(believed, doubt, copies)], now)
     return True
 

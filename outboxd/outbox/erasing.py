@@ -72,7 +72,9 @@ class Erasing:
             rows = connection.exec_driver_sql(CLAIMED, {"ids": ids}).all()
             events = [event_of(row, self._default_source, is_claimed=True) for row in rows]
             events.sort(key=lambda event: event.id != head[0])
-            return Claim(contacts.load(connection, customer_key), tuple(events), now, now + lease)
+            return Claim(
+                contacts.load(connection, [customer_key])[customer_key], tuple(events), now, now + lease
+            )
 
     def forget(self, event_ids: Sequence[int]) -> None:
         """Delete these events and the attempts at them; what is pending stays."""

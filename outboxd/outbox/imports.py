@@ -139,7 +139,7 @@ class Ledger:
         rows = connection.exec_driver_sql(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).all()
         events = tuple(event_of(row[:-1], self._default_source, is_claimed=True) for row in rows)
         until = max((from_text(row[-1]) for row in rows), default=NEVER)
-        return Claim(contacts.load(connection, key), events, from_text(claimed_at), until)
+        return Claim(contacts.load(connection, [key])[key], events, from_text(claimed_at), until)
 
 
 def release(connection: Connection, claims: Iterable[Claim]) -> None:

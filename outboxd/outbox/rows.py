@@ -17,10 +17,11 @@ last_error IS NOT NULL
 """The columns of an event, in the order `event_of` takes them."""
 
 
-def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = False) -> Event:
+def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = False, claims: int = 0) -> Event:
     """An event as it stands in the table, whatever a shop's client wrote there.
 
-    `is_claimed` says that the last of its attempts is the one that is under way.
+    `is_claimed` says that the last of its attempts is the one that is under way; `claims` are counted as
+    attempts that the row does not know of yet.
     """
     id_, name, payload, source, occurred_at, created_at, attempts, is_backfill, has_failed = row
     return Event(
@@ -30,7 +31,7 @@ def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = Fals
         source=str(source or default_source),
         occurred_at=_moment(occurred_at),
         created_at=from_text(created_at),
-        attempts=attempts,
+        attempts=attempts + claims,
         is_backfill=bool(is_backfill),
         was_tried=bool(has_failed) or attempts - is_claimed > 0,
     )

@@ -15,8 +15,13 @@ WHERE is_head = 1 AND is_backfill = :is_backfill AND created_at <= :before
 ORDER BY next_attempt_at LIMIT 1
 """
 
-DUE_HEADS = """
-SELECT id, customer_key FROM outbox
+# With whether the customer has more events than this one: most have not.
+DUE_HEADS = f"""
+SELECT {EVENT}, customer_key, EXISTS (
+    SELECT 1 FROM outbox AS other
+    WHERE other.status = 'pending' AND other.customer_key = outbox.customer_key AND other.id <> outbox.id
+)
+FROM outbox
 WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now AND created_at <= :before
 ORDER BY next_attempt_at LIMIT :limit
 """
@@ -44,16 +49,14 @@ SELECT {EVENT} FROM outbox
 WHERE status = 'pending' AND customer_key = :key ORDER BY id LIMIT :limit
 """
 
-EVENT_BY_ID = f"SELECT {EVENT} FROM outbox WHERE id = :id"
-
 LEASE = """
 UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
 WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
-STILL_OURS = """
-SELECT id, attempts FROM outbox
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND claimed_at = :claimed_at
+HELD = """
+SELECT id, attempts, claimed_at FROM outbox
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
 """
 
 ELECT = """

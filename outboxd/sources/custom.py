@@ -3,8 +3,6 @@
 Which fields leave for Brevo is the mapping's business; only what looks like a secret is dropped here.
 """
 
-from dataclasses import replace
-
 from outboxd.event import Kind, Reading
 from outboxd.sources import envelope, words
 from outboxd.sources.envelope import open_letter
@@ -17,6 +15,6 @@ KINDS = {**envelope.KINDS, REDACTED: Kind.REDACTED}
 
 def read(topic: str, payload: Record) -> Reading:
     """Understand one event of a shop that follows the specification."""
-    letter = replace(open_letter(topic, payload, KINDS), is_ours=True)
+    letter = open_letter(topic, payload, KINDS, is_ours=True)
     customer_id = words.first_identifier(letter.data, "id", "customerId", "customer_id")
     return complete(letter, customer_id=customer_id, keeps_all=True)

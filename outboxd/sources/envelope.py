@@ -40,8 +40,9 @@ class Letter:
     is_ours: bool
 
 
-def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind]) -> Letter:
-    """Take `payload` out of its envelope, if it has one; `kinds` are the events the preset understands.
+def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind], *, is_ours: bool = False) -> Letter:
+    """Take `payload` out of its envelope, if it has one; `kinds` are the events the preset understands, and
+    `is_ours` says that it speaks the specification's words alone.
 
     Raises EventError where the event is none of them, and where row and envelope contradict each other.
     """
@@ -68,7 +69,7 @@ def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind]) -> Lette
         data=data,
         envelope=payload,
         sent_at=words.first_instant(payload, *(_SENT_AT if is_wrapped else _SENT_AT_BARE)),
-        is_ours=topic in EVENTS or event is not None or isinstance(data.get("changes"), Mapping),
+        is_ours=is_ours or topic in EVENTS or event is not None or isinstance(data.get("changes"), Mapping),
     )
 
 
