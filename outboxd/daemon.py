@@ -19,6 +19,7 @@ from outboxd.clock import wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import TICK, Relay
+from outboxd.trouble import Trouble
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -40,17 +41,22 @@ Chore = tuple[timedelta, Callable[[], None]]
 
 
 def serve(
-    make: Callable[[], Relay], describe: Callable[[], str], chores: Callable[[], Iterable[Chore]] = tuple
+    make: Callable[[], Relay],
+    describe: Callable[[], str],
+    chores: Callable[[], Iterable[Chore]],
+    trouble: Trouble,
 ) -> int:
     """Drain until SIGTERM or SIGINT; the exit code.
 
     `make` builds a relay from the configuration as it is now, at the start and at every SIGHUP; if it
-    raises on a SIGHUP the relay that runs is kept. `describe` is a short text for systemd's status,
-    `chores` are those of the configuration that `make` read last.
+    raises on a SIGHUP the relay that runs is kept. Once a relay has come adrift `make` is asked, as long as
+    that takes, for one on the file that lies there by then. `describe` is a short text for systemd's
+    status, `chores` are those of the configuration that `make` read last, `trouble` is what is said of what
+    keeps the relays.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     turn = _Turn(make())
-    scheduler = _scheduler(lambda: turn.relay, describe)
+    scheduler = _scheduler(lambda: turn.relay, lambda: trouble.reason or describe())
     _schedule_windows(scheduler, turn.relay)
     _schedule_chores(scheduler, chores())
     scheduler.start()
@@ -60,16 +66,19 @@ def serve(
     try:
         while True:
             received = signal.sigtimedwait(SIGNALS, 1.0)
-            if not turn.thread.is_alive():
+            if not turn.thread.is_alive() and not turn.relay.is_adrift:
                 logger.error(line("died", reason="the draining thread ended by itself"))
                 return 1
-            if received is None:
-                continue
-            if received.si_signo != signal.SIGHUP:
+            if received is not None and received.si_signo != signal.SIGHUP:
                 return _stop(turn)
-            turn = _reload(turn, make)
-            _schedule_windows(scheduler, turn.relay)
-            _schedule_chores(scheduler, chores())
+            before = turn
+            if turn.relay.is_adrift:
+                turn = _taken_up(turn, make, trouble)
+            elif received is not None:
+                turn = _reload(turn, make)
+            if turn is not before:
+                _schedule_windows(scheduler, turn.relay)
+                _schedule_chores(scheduler, chores())
     finally:
         scheduler.shutdown(wait=False)
 
@@ -124,6 +133,19 @@ def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
     return replacement
 
 
+def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble) -> _Turn:
+    """A relay on what lies at the path of the database by now; as before, if that is nothing sound."""
+    if turn.thread.is_alive():
+        return turn
+    try:
+        replacement = _Turn(make())
+    except Exception as error:
+        trouble.tell(error)
+        return turn
+    replacement.begin()
+    return replacement
+
+
 def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> BackgroundScheduler:
     scheduler = BackgroundScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
@@ -134,11 +156,14 @@ def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> Backg
         relay().bell.set()
 
     def watchdog() -> None:
-        if monotonic() - relay().stepped_at < LIVELY:
+        if relay().is_adrift or monotonic() - relay().lively_at < LIVELY:
             notify("WATCHDOG=1")
 
     def tell() -> None:
-        notify(f"STATUS={describe()}")
+        try:
+            notify(f"STATUS={describe()}")
+        except OutboxdError as error:  # of which the relay tells the log
+            notify(f"STATUS={error}")
 
     scheduler.add_job(tick, "interval", seconds=TICK, id="tick")
     if os.environ.get("NOTIFY_SOCKET"):

@@ -6,11 +6,12 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 from outboxd.errand import Errand, Plan, Told
 from outboxd.event import Attribute, Claim, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
+from outboxd.trouble import origin
 
 
 class Courier(Protocol):
@@ -148,13 +149,5 @@ def _all(claim: Claim, outcome: Outcome) -> Result:
 
 def told_bug(claim: Claim, error: Exception) -> Outcome:
     """A bug of ours, told to the log: a failed attempt, not the end of the daemon."""
-    logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=place(error)))
+    logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=origin(error)))
     return Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
-
-
-def place(error: BaseException) -> str:
-    """File and line of a bug: enough to find it, and nothing of the data it was at."""
-    trace: Any = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

@@ -18,9 +18,11 @@ from outboxd.brevo.limiter import Limiter
 from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
+from outboxd.errors import AdriftError
 from outboxd.event import Import, ImportRow, Outcome, Result, Verdict
 from outboxd.logs import line, logger
 from outboxd.outbox.imports import Barred, Ledger
+from outboxd.trouble import Trouble
 
 FEW = 50
 """So many rows, and fewer, are sent one by one: an import has calls of its own, and takes its time."""
@@ -54,7 +56,7 @@ SKEW = timedelta(minutes=10)
 
 @dataclass(slots=True)
 class Charge:
-    """The imports that this process answers for, over all of its relays.
+    """What this process answers for, over all of its relays: imports. And whether it is the one who drains.
 
     `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
     more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
@@ -63,6 +65,13 @@ class Charge:
 
     inherits: bool = True
     ids: set[int] = field(default_factory=set)
+    stands: Callable[[], bool] = lambda: True
+    trouble: Trouble = field(default_factory=Trouble)
+
+    def check(self) -> None:
+        """Raise AdriftError if others may drain by now, because the files that lock them out were removed."""
+        if not self.stands():
+            raise AdriftError("the lock files beside the outbox were removed")
 
 
 class Crew(Protocol):

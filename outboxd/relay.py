@@ -17,9 +17,9 @@ from typing import Any
 from outboxd import announce, trace
 from outboxd.admit import admission
 from outboxd.convoy import BulkCourier, Carried, Convoy
-from outboxd.delivery import ASIDE, Courier, Delivery, place
+from outboxd.delivery import ASIDE, Courier, Delivery
 from outboxd.errand import Plan
-from outboxd.errors import OutboxdError
+from outboxd.errors import AdriftError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.heartbeat import Heartbeat
 from outboxd.importing import Charge, Importing
@@ -30,6 +30,8 @@ from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
 from outboxd.prune import Pruner
+from outboxd.salvage import leave
+from outboxd.trouble import AGAIN, origin
 from outboxd.webhook import Webhook
 
 POLL = 0.04
@@ -84,6 +86,7 @@ class Relay:
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
         )
         self._clock = clock
+        self._charge = charge
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self, clock=clock, chance=chance)
         self._pool = ThreadPoolExecutor(plan.workers + CONVOYS + 1, thread_name_prefix="delivery")
@@ -95,6 +98,7 @@ class Relay:
         self._now = clock()
         self._paces: Sequence[Pace] = ()
         self.is_drained = False
+        self.is_adrift = False
         self.paused: Pause | None = None
         self._is_draining = False
         self._unrecorded: list[Result] = []
@@ -108,12 +112,19 @@ class Relay:
         while not stopping.is_set():
             self.bell.clear()
             try:
+                self._charge.check()
                 seen = self._outbox.data_version()
-                self._sleep(self.step(), seen)
+                pause = self.step()
+                self._charge.trouble.over()
+                self._sleep(pause, seen)
+            except AdriftError as error:
+                self._charge.trouble.tell(error)
+                self.is_adrift = True
+                return self._leave(stopping)
             except Exception as error:  # the disk is full, the file is locked: it may mend
-                _tell_stuck(error)
-                stopping.wait(TICK)
-        self._finish(grace)
+                self._charge.trouble.tell(error)
+                stopping.wait(AGAIN)
+        return self._finish(grace)
 
     def _finish(self, grace: timedelta) -> None:
         """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
@@ -123,10 +134,16 @@ class Relay:
             try:
                 self._take_back(self._clock())
             except Exception as error:
-                _tell_stuck(error)
-                self.bell.wait(1.0)
+                self._charge.trouble.tell(error)
+                self.bell.wait(AGAIN)
             if self._jobs:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
+        self.close()
+
+    def _leave(self, stopping: threading.Event) -> None:
+        """Let go of a file that is none of ours any more. What is in flight ends, and is not recorded."""
+        leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self.close()
 
     def drain(self, *, until_nothing_waits: bool = False) -> None:
@@ -176,6 +193,11 @@ class Relay:
         return min(self._rest(now), imports, beside, pruning)
 
     @property
+    def lively_at(self) -> float:
+        """When it last moved on; who waits for the database's lock does so each time anew."""
+        return max(self.stepped_at, self._outbox.asked_at)
+
+    @property
     def is_busy(self) -> bool:
         """Whether deliveries are under way."""
         return self._jobs > 0
@@ -221,7 +243,7 @@ class Relay:
         try:
             self._done.put((then, job()))
         except Exception as error:
-            logger.error(line("bug", error=type(error).__name__, at=place(error)))
+            logger.error(line("bug", error=type(error).__name__, at=origin(error)))
             failed = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
             self._done.put((then, failed))
         self.bell.set()
@@ -389,10 +411,3 @@ class Relay:
         while (left := end - monotonic()) > 0:
             if self.bell.wait(min(left, POLL)) or self._outbox.data_version() != seen:
                 return
-
-
-def _tell_stuck(error: Exception) -> None:
-    if isinstance(error, OutboxdError):
-        logger.error(line("stuck", reason=str(error), hint=error.hint))
-    else:
-        logger.error(line("bug", error=type(error).__name__, at=place(error)))

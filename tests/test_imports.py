@@ -12,11 +12,11 @@ PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
     {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "exposition"},
-    {"retention", "search", "brevo.limiter"},
+    {"retention", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "person", "outbox", "brevo", "backup"},
-    {"values", "shapes", "trace", "metrics", "prune", "restore"},
+    {"values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand", "heartbeat"},
     {"admit", "announce", "delivery", "pace", "backfill", "webhook", "threshold"},

@@ -8,7 +8,7 @@ in the future while it backs off and while it is leased, so that a crash needs n
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outboxd import database
 from outboxd.clock import from_text, to_text
+from outboxd.errors import AdriftError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, statements
@@ -54,9 +55,12 @@ class Outbox:
     def __init__(self, path: Path, *, default_source: str, wanted: Wanted = NOTHING) -> None:
         self.path = path
         self.default_source = default_source
+        self._file = database.identity(path)
         self._engine = database.engine(path)
         self._watch = database.connect(path, read_only=True)
+        self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
+        self.asked_at = monotonic()
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
@@ -66,9 +70,38 @@ class Outbox:
         self._watch.close()
         self._engine.dispose()
 
+    @property
+    def is_adrift(self) -> bool:
+        """Whether what is open here is not the file at the path any more."""
+        return database.identity(self.path) != self._file
+
+    def _stay(self) -> None:
+        """Raise AdriftError rather than go on with a file that nobody else sees."""
+        if not self.is_adrift:
+            return
+        if self.path.exists():
+            raise AdriftError(f"another file has taken the place of {self.path}")
+        raise AdriftError(
+            f"{self.path} was removed while it was in use", hint="outboxd restore BACKUP, or: outboxd migrate"
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator[sqlite3.Connection]:
+        """What is open here, to be read, wherever its file is; its log is empty.
+
+        The log lies where that of the next file is looked for, and would be taken for it.
+        """
+        with closing(self._engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.fetchall()
+        yield self._watch
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
+        self.asked_at = monotonic()
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -89,6 +122,7 @@ class Outbox:
 
     def data_version(self) -> int:
         """A number that changes with every commit to the file, by any process."""
+        self._stay()
         return int(self._look("PRAGMA data_version")[0][0])
 
     def fresh(self, limit: int = CHUNK) -> list[Event]:
