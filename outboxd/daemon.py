@@ -15,7 +15,7 @@ from time import monotonic
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outboxd.clock import wall
+from outboxd.clock import Steps, wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import TICK, Relay
@@ -30,11 +30,6 @@ LIVELY = 60.0
 """Seconds since its last round after which the relay is not taken for alive."""
 
 STATUS_EVERY = 10.0
-
-WINDOW = "window-"
-"""How the ids of the jobs begin that open windows."""
-
-CHORE = "chore-"
 
 Chore = tuple[timedelta, Callable[[], None]]
 """What is done beside the draining: how often, and what. It raises nothing."""
@@ -56,9 +51,19 @@ def serve(
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     turn = _Turn(make())
-    scheduler = _scheduler(lambda: turn.relay, lambda: trouble.reason or describe())
-    _schedule_windows(scheduler, turn.relay)
-    _schedule_chores(scheduler, chores())
+    scheduler = BackgroundScheduler(
+        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    )
+
+    def schedule() -> None:
+        """All jobs, from now on: they are scheduled by the wall clock, which can be set."""
+        scheduler.remove_all_jobs()
+        _schedule_signs(scheduler, lambda: turn.relay, lambda: trouble.reason or describe())
+        _schedule_windows(scheduler, turn.relay)
+        _schedule_chores(scheduler, chores())
+
+    steps = Steps(wall)
+    schedule()
     scheduler.start()
     turn.begin()
     notify("READY=1")
@@ -71,14 +76,13 @@ def serve(
                 return 1
             if received is not None and received.si_signo != signal.SIGHUP:
                 return _stop(turn)
-            before = turn
+            before, (_, set_by) = turn, steps.look()
             if turn.relay.is_adrift:
                 turn = _taken_up(turn, make, trouble)
             elif received is not None:
                 turn = _reload(turn, make)
-            if turn is not before:
-                _schedule_windows(scheduler, turn.relay)
-                _schedule_chores(scheduler, chores())
+            if turn is not before or set_by:
+                schedule()
     finally:
         scheduler.shutdown(wait=False)
 
@@ -146,10 +150,10 @@ def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble) -> _Turn
     return replacement
 
 
-def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> BackgroundScheduler:
-    scheduler = BackgroundScheduler(
-        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-    )
+def _schedule_signs(
+    scheduler: BackgroundScheduler, relay: Callable[[], Relay], describe: Callable[[], str]
+) -> None:
+    """Wake the relay now and then, and give systemd signs of life."""
 
     def tick() -> None:
         """A safety net under every other wake-up."""
@@ -170,27 +174,18 @@ def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> Backg
         scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:
             scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
-    return scheduler
 
 
 def _schedule_windows(scheduler: BackgroundScheduler, relay: Relay) -> None:
     """Ring the relay's bell whenever a batch window is to open."""
-    _unschedule(scheduler, WINDOW)
     for number, trigger in enumerate(relay.triggers):
-        scheduler.add_job(relay.bell.set, trigger, id=f"{WINDOW}{number}")
+        scheduler.add_job(relay.bell.set, trigger, id=f"window-{number}")
 
 
 def _schedule_chores(scheduler: BackgroundScheduler, chores: Iterable[Chore]) -> None:
-    _unschedule(scheduler, CHORE)
     for number, (every, chore) in enumerate(chores):
         seconds = every.total_seconds()
-        scheduler.add_job(chore, "interval", seconds=seconds, id=f"{CHORE}{number}", next_run_time=wall())
-
-
-def _unschedule(scheduler: BackgroundScheduler, prefix: str) -> None:
-    for job in scheduler.get_jobs():
-        if job.id.startswith(prefix):
-            job.remove()
+        scheduler.add_job(chore, "interval", seconds=seconds, id=f"chore-{number}", next_run_time=wall())
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

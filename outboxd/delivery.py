@@ -89,6 +89,10 @@ class Delivery:
         """What came of the errand's change."""
         self._step(errand, lambda: errand.tell(told))
 
+    def under_way(self) -> frozenset[str]:
+        """The customers whose deliveries have begun and are not recorded, by their keys."""
+        return self._addresses.holders()
+
     def bar(self, addresses: Iterable[tuple[str, str]]) -> None:
         """These (address key, customer key) are in an import: they will not be free soon."""
         for address, customer_key in addresses:
@@ -133,6 +137,11 @@ class Addresses:
         """Whether one of them will not be free soon."""
         with self._lock:
             return not self._barred.isdisjoint(addresses)
+
+    def holders(self) -> frozenset[str]:
+        """The customers who have any."""
+        with self._lock:
+            return frozenset(self._taken.values())
 
     def leave(self, customer_key: str, addresses: Collection[str]) -> None:
         """Let go of those of them that are the customer's."""

@@ -168,6 +168,14 @@ class Importing:
             cargo.size += len(row.body) + 1
             cargo.since = cargo.since or now
 
+    def shift(self, by: timedelta) -> None:
+        """The clock was set by so much: what waits, waits as long as it would have."""
+        for cargo in self._cargoes.values():
+            cargo.since = cargo.since and cargo.since + by
+        for voyage in self._voyages.values():
+            voyage.look_at += by
+        self._adopt_at = self._adopt_at and self._adopt_at + by
+
     def step(self, now: datetime, *, is_last: bool) -> float:
         """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
         if self._adopt_at is None or now >= self._adopt_at:

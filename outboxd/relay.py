@@ -16,6 +16,7 @@ from typing import Any
 
 from outboxd import announce, trace
 from outboxd.admit import admission
+from outboxd.clockwork import Clockwork
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.delivery import ASIDE, Courier, Delivery
 from outboxd.errand import Plan
@@ -43,8 +44,8 @@ TICK = 5.0
 LEASE = 1.25
 """How much longer a lease is than the longest delivery: what is left lets a refused change be taken apart."""
 
-LONG = timedelta(seconds=15)
-"""The longest rest that a drain sits out."""
+LONG = 15.0
+"""The longest rest, in seconds, that a drain sits out."""
 
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
@@ -85,6 +86,7 @@ class Relay:
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
         )
+        self._clockwork = Clockwork(outbox, self._delivery, self._importing, clock)
         self._clock = clock
         self._charge = charge
         self._chance = chance
@@ -97,12 +99,10 @@ class Relay:
         self._admitted = 0
         self._now = clock()
         self._paces: Sequence[Pace] = ()
-        self.is_drained = False
-        self.is_adrift = False
+        self.is_drained = self.is_adrift = False
         self.paused: Pause | None = None
         self._is_draining = False
         self._unrecorded: list[Result] = []
-        self.stepped_at = monotonic()
         self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
 
     # The loop, and its two ways of ending.
@@ -120,7 +120,9 @@ class Relay:
             except AdriftError as error:
                 self._charge.trouble.tell(error)
                 self.is_adrift = True
-                return self._leave(stopping)
+                leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
+                self._pool.shutdown(wait=True, cancel_futures=True)  # what is in flight ends, unrecorded
+                return self.close()
             except Exception as error:  # the disk is full, the file is locked: it may mend
                 self._charge.trouble.tell(error)
                 stopping.wait(AGAIN)
@@ -140,12 +142,6 @@ class Relay:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
 
-    def _leave(self, stopping: threading.Event) -> None:
-        """Let go of a file that is none of ours any more. What is in flight ends, and is not recorded."""
-        leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.close()
-
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
         self._is_draining = True
@@ -163,8 +159,7 @@ class Relay:
 
     def step(self) -> float:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
-        self.stepped_at = monotonic()
-        now = self._clock()
+        now, self.lane = self._clockwork.follow(self.lane)
         self._take_back(now)
         self.paused = standing(self._outbox.state(KEY))
         self._heart.beat(self.lane, self.paused, now)
@@ -194,8 +189,8 @@ class Relay:
 
     @property
     def lively_at(self) -> float:
-        """When it last moved on; who waits for the database's lock does so each time anew."""
-        return max(self.stepped_at, self._outbox.asked_at)
+        """When it last turned to the database, whether or not that let it wait."""
+        return self._outbox.asked_at
 
     @property
     def is_busy(self) -> bool:
@@ -371,7 +366,7 @@ class Relay:
         return due is not None and due <= now
 
     def _next_due(self, pace: Pace) -> datetime | None:
-        return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before)
+        return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before, now=self._now)
 
     def _rest(self, now: datetime) -> float:
         """Until something is due; whatever comes earlier rings the bell."""
@@ -379,26 +374,18 @@ class Relay:
         if self.lane.state == "running" and is_full and not self._courier.wait():
             return TICK  # a delivery that ends makes room
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
-        waits = (
-            [max((min(dues) - now).total_seconds(), self._courier.wait(), self._stopped_for(now))]
-            if dues
-            else []
-        )
+        waits = []
+        if dues:
+            stopped = max(self._courier.wait(), self.lane.stopped_for(now))
+            waits.append(max((min(dues) - now).total_seconds(), stopped))
         if (at := self._mode.next_at()) is not None:
             waits.append((at - now).total_seconds())
         return min(TICK, max(0.0, min(waits, default=TICK)))
 
-    def _stopped_for(self, now: datetime) -> float:
-        """Seconds until the lane lets anything go."""
-        until = None if self.lane.state == "running" else self.lane.until
-        return (until - now).total_seconds() if until is not None else 0.0
-
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
-        until = self.lane.until
-        is_waiting_long = until is not None and until > self._clock() + LONG
-        is_stopped = self.lane.state == "blocked" or (self.lane.state == "waiting" and is_waiting_long)
-        return is_stopped or self.paused is not None
+        is_waiting_long = self.lane.stopped_for(self._clock()) > LONG
+        return self.lane.state == "blocked" or is_waiting_long or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]

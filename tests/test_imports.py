@@ -22,6 +22,7 @@ HEIGHTS = (
     {"admit", "announce", "delivery", "pace", "backfill", "webhook", "threshold"},
     {"convoy", "draft", "notify", "erase"},
     {"importing", "verify", "preview", "explain"},
+    {"clockwork"},
     {"relay"},
     {"app", "daemon"},
     {"demo", "embedded"},

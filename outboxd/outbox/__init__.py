@@ -37,6 +37,9 @@ NOTHING = Wanted()
 
 EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
+AHEAD = timedelta(minutes=1)
+"""The clocks of programs on one host do not differ by as much."""
+
 REST = 0.001
 """Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
 
@@ -77,6 +80,7 @@ class Outbox:
 
     def _stay(self) -> None:
         """Raise AdriftError rather than go on with a file that nobody else sees."""
+        self.asked_at = monotonic()
         if not self.is_adrift:
             return
         if self.path.exists():
@@ -101,7 +105,6 @@ class Outbox:
     def _transaction(self) -> Iterator[Connection]:
         self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
-        self.asked_at = monotonic()
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -129,9 +132,15 @@ class Outbox:
         """The oldest events that nobody has admitted yet."""
         return list(self._events(self._look(statements.FRESH, limit=limit)))
 
-    def next_due(self, *, is_backfill: bool = False, before: datetime | None = None) -> datetime | None:
-        """When the first head, written by `before`, is due, or its lease lapses; None if there is none."""
-        found = self._look(statements.NEXT_DUE, is_backfill=is_backfill, before=to_text(before or EVER))
+    def next_due(
+        self, *, is_backfill: bool = False, before: datetime | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        """When the first head, written by `before`, is due, or its lease lapses; None if there is none.
+
+        One that was written in the future of `now`, by a clock that was set back since, was written before.
+        """
+        values = {"before": to_text(before or EVER), "future": _future(now)}
+        found = self._look(statements.NEXT_DUE, is_backfill=is_backfill, **values)
         return from_text(found[0][0]) if found else None
 
     def waiting(self, now: datetime, *, most: int) -> int:
@@ -187,6 +196,7 @@ class Outbox:
             values = {
                 "now": to_text(now),
                 "before": to_text(before or EVER),
+                "future": _future(now),
                 "is_backfill": is_backfill,
                 "limit": limit,
             }
@@ -289,6 +299,20 @@ class Outbox:
             if notice is not None:
                 self.notices.tell(connection, *notice, now)
 
+    def shift(self, now: datetime, by: timedelta, under_way: Collection[str]) -> None:
+        """The clock was set by so much: put right what waits; forward, only leases of those `under_way`."""
+        is_back = by < timedelta(0)
+        if is_back:
+            rows = self._look(statements.AHEAD, now=to_text(now))
+        else:
+            rows = self._look(statements.LEASED_TO, keys=json.dumps(sorted(under_way)))
+        for chunk in _chunks([row[0] for row in rows]):
+            values = {"ids": json.dumps(chunk), "by": f"{by.total_seconds():+.3f} seconds"}
+            with self._transaction() as connection:
+                connection.exec_driver_sql(statements.SHIFT, values)
+        if is_back:
+            self.notices.shift(now, by)
+
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""
         with self._transaction() as connection:
@@ -302,6 +326,11 @@ class Outbox:
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         events = (event_of(row, self.default_source) for row in rows)
         return tuple(replace(event, attempts=event.attempts + claims) for event in events)
+
+
+def _future(now: datetime | None) -> str:
+    """Whatever was written after this was not written by this clock as it is now."""
+    return to_text(now + AHEAD if now else EVER)
 
 
 def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
