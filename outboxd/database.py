@@ -114,7 +114,7 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
         )
     if "locked" in text or "busy" in text:
         return DatabaseError(
-            f"{path} stayed locked by another program for {BUSY_TIMEOUT:.0f} seconds",
+            f"{path} stayed locked by another program for {BUSY_TIMEOUT:g} seconds",
             hint=f"find the program that holds it: fuser {path}",
         )
     if "no such table" in text or "no such column" in text:

@@ -41,6 +41,9 @@ LOOKING = Backoff(first=FIRST_LOOK * 2, cap=LATEST_LOOK, jitter=0.0)
 LONGEST = timedelta(days=1)
 """An import that has not ended by then is not waited for any more: the contacts tell what it has done."""
 
+PATIENCE = 10
+"""Looks that an import gets in any case: the clock may have been set forward by a day."""
+
 MOST = 3
 """Imports under way at once, before backfilled events wait here rather than in Brevo."""
 
@@ -273,7 +276,7 @@ class Importing:
         voyage.is_busy = False
         voyage.looks += 1
         voyage.look_at = now + LOOKING.delay(voyage.looks)
-        is_given_up = now > voyage.made.started_at + LONGEST
+        is_given_up = voyage.looks > PATIENCE and now > voyage.made.started_at + LONGEST
         if isinstance(told, Outcome):
             voyage.look_at = now + LATEST_LOOK
             logger.warning(line("import", id=voyage.made.id, reason=f"cannot be looked at: {told.detail}"))
