@@ -53,6 +53,7 @@ def status(
     due       ready, not tried yet
     dead      given up, with a reason: see `outboxd events --dead`
     window    in sync_mode batch: when the next one opens, and what the last one did
+    trouble   what keeps the daemon from draining, and since when
     imports   what Brevo is importing; its customers wait until that has ended
 
     With --fail-if and --warn-if, each as often as you like, it is a check for cron, Nagios and their kind. A
