@@ -4,7 +4,7 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Protocol
 
@@ -52,6 +52,7 @@ class Delivery:
         self._plan = plan
         self._clock = clock
         self._addresses = Addresses()
+        self._is_halted = False
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:
@@ -68,7 +69,7 @@ class Delivery:
         if isinstance(catalogue, Outcome):
             return _all(claim, catalogue)
         try:
-            errand = Errand(claim, self._plan, catalogue, clock=self._clock, longest=self._courier.longest)
+            errand = Errand(claim, self._plan, catalogue, clock=self._time, longest=self._courier.longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
         if not self._addresses.take(claim.contact.customer_key, errand.addresses):
@@ -82,8 +83,15 @@ class Delivery:
     def finish(self, errand: Errand) -> Result:
         """Tell Brevo whatever the errand has left, one change at a time."""
         while errand.change is not None:
-            self.tell(errand, self._courier.deliver(errand.change))
+            if self._is_halted:
+                errand.end(Outcome(Verdict.BLOCKED))
+            else:
+                self.tell(errand, self._courier.deliver(errand.change))
         return errand.result()
+
+    def halt(self) -> None:
+        """Let no errand begin another call: there is nowhere left to record it."""
+        self._is_halted = True
 
     def tell(self, errand: Errand, told: Told) -> None:
         """What came of the errand's change."""
@@ -101,6 +109,10 @@ class Delivery:
     def end(self, result: Result) -> None:
         """`result` is recorded: others may have its addresses."""
         self._addresses.leave(result.claim.contact.customer_key, result.addresses)
+
+    def _time(self) -> datetime:
+        """When it is, for those who look whether they are late; once all is halted everybody is."""
+        return datetime.max.replace(tzinfo=UTC) if self._is_halted else self._clock()
 
     def _step(self, errand: Errand, step: Callable[[], None]) -> None:
         try:

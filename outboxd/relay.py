@@ -120,6 +120,7 @@ class Relay:
             except AdriftError as error:
                 self._charge.trouble.tell(error)
                 self.is_adrift = True
+                self._delivery.halt()
                 leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
                 self._pool.shutdown(wait=True, cancel_futures=True)  # what is in flight ends, unrecorded
                 return self.close()
@@ -374,10 +375,8 @@ class Relay:
         if self.lane.state == "running" and is_full and not self._courier.wait():
             return TICK  # a delivery that ends makes room
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
-        waits = []
-        if dues:
-            stopped = max(self._courier.wait(), self.lane.stopped_for(now))
-            waits.append(max((min(dues) - now).total_seconds(), stopped))
+        stopped = max(self._courier.wait(), self.lane.stopped_for(now))
+        waits = [max((min(dues) - now).total_seconds(), stopped)] if dues else []
         if (at := self._mode.next_at()) is not None:
             waits.append((at - now).total_seconds())
         return min(TICK, max(0.0, min(waits, default=TICK)))

@@ -18,7 +18,8 @@ from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import AdriftError
 from tests.conftest import until
 from tests.processes import Daemon, write_config
-from tests.shop import Shop
+from tests.shop import MakeShop, Shop
+from tests.test_relay import running
 
 
 @pytest.fixture
@@ -212,6 +213,22 @@ def test_what_is_in_flight_when_the_file_goes_ends_before_the_next_one_is_taken_
             until(lambda: daemon.status()["delivered"] == 4)
         assert slow.stats["contacts"] == 4
         assert slow.stats["largest_overlap"] == 1
+
+
+def test_of_what_goes_together_no_call_is_begun_once_the_file_has_gone(make_shop: MakeShop) -> None:
+    shop = make_shop(sandbox={"latency": timedelta(seconds=0.7)}, batch={"batch_size": 10})
+    shop.know(50)
+    shop.fill(
+        "updated",
+        [{"id": str(n), "email": f"ann{n}@example.com", "firstName": "Ann"} for n in range(50)],
+        is_backfill=True,
+    )
+    with running(shop.relay):
+        until(lambda: shop.sandbox.stats["under_way"] == 1)
+        shop.path.rename(shop.path.with_name("elsewhere.db"))
+        until(lambda: shop.relay.is_adrift)
+        until(lambda: shop.sandbox.stats["under_way"] == 0)
+    assert [call.path for call in shop.calls] == ["/contacts/batch"]
 
 
 def test_a_drain_ends_with_what_has_happened(shop: Shop) -> None:

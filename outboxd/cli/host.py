@@ -9,9 +9,16 @@ from outboxd import locks, place
 
 def facts(database: Path) -> dict[str, Any]:
     """`trouble`: since, reason and hint, or None; `disk`: each a fault and its mend."""
-    word = locks.word(database)
     faults = [fault for fault in place.faults(database) if fault.what == "disk"]
     return {
-        "trouble": json.loads(word) if word else None,
+        "trouble": _trouble(database),
         "disk": [{"fault": fault.told, "mend": fault.mend} for fault in faults],
     }
+
+
+def _trouble(database: Path) -> dict[str, Any] | None:
+    try:
+        word: dict[str, Any] | None = json.loads(locks.word(database) or "null")
+    except ValueError:  # it is just being written
+        return None
+    return word
