@@ -67,7 +67,7 @@ def read_only(directory: Path) -> Fault | None:
     if not os.statvfs(directory).f_flag & os.ST_RDONLY:
         return None
     told = f"the file system of {directory} is read-only; see why with: sudo dmesg | tail"
-    return Fault("disk", told, f"sudo mount -o remount,rw {quote(str(_mount(directory)))}")
+    return Fault("disk", told, f"sudo mount -o remount,rw {quote(str(_mount(directory.resolve())))}")
 
 
 def _mount(directory: Path) -> Path:
