@@ -1,9 +1,10 @@
 """The one place where a Config becomes objects that work."""
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from outboxd.relay import LEASE, Relay
 from outboxd.schedule import Schedule
 from outboxd.sources import Options
 from outboxd.textfile import Textfile
+from outboxd.trouble import Trouble
 from outboxd.webhook import Webhook
 from outboxd.window import Rules
 
@@ -155,17 +157,24 @@ def outbox(settings: Config) -> Outbox:
 
 
 @contextmanager
-def drainer(settings: Config, *, shared: bool) -> Iterator[Charge]:
+def drainer(settings: Config, *, shared: bool, trouble: Trouble | None = None) -> Iterator[Charge]:
     """Be the one who drains, unless `shared`; take over what a killed process left. Raises HeldError."""
-    charge = Charge()
+    trouble = trouble or Trouble()
     who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
     with ExitStack() as stack:
         with closing(outbox(settings)) as opened:
-            charge.inherits = stack.enter_context(locks.drainer(settings.database, who=who, shared=shared))
-            if charge.inherits:
+            held = stack.enter_context(locks.drainer(settings.database, who=who, shared=shared))
+            if held.is_alone:
                 opened.recount()
                 opened.take_over(clock.wall() + settings.brevo.timeout)
-        yield charge
+        trouble.say = partial(_say, held)
+        yield Charge(held.is_alone, stands=held.stands, trouble=trouble)
+
+
+def _say(held: locks.Drainer, reason: str | None, hint: str | None) -> None:
+    """Put down where `status` finds it, whatever the state of the database, what keeps this drainer."""
+    word = {"since": clock.to_text(clock.wall()), "reason": reason, "hint": hint}
+    held.say(json.dumps(word) if reason is not None else None)
 
 
 def run(path: Path, *, shared: bool) -> int:
@@ -180,20 +189,35 @@ def run(path: Path, *, shared: bool) -> int:
         logs.logger.info(logs.line("migrated", schema_before=before, schema=after))
     for fault in place.faults(first.database):
         logs.logger.warning(logs.line(fault.what, reason=fault.told, mend=fault.mend))
-    with drainer(first, shared=shared) as charge:
-        made = _Maker(path, first, key, charge)
-        return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings))
+    trouble = Trouble()
+    with ExitStack() as stack:
+        made = _Maker(path, first, key, partial(drainer, shared=shared, trouble=trouble), stack)
+        return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings), trouble)
 
 
 class _Maker:
-    """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all."""
+    """Builds a relay from the file at `path` as it is when called; the rate limits outlive them all.
 
-    def __init__(self, path: Path, first: Config, key: str, charge: Charge) -> None:
+    The place of the one who drains is taken by `entering`, at first and once a relay has come adrift; it is
+    left when `stack` ends.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        first: Config,
+        key: str,
+        entering: Callable[[Config], AbstractContextManager[Charge]],
+        stack: ExitStack,
+    ) -> None:
         self.settings = first
         self._path = path
         self._key = key
-        self._charge = charge
+        self._entering = entering
+        self._stack = stack
+        self._charge = stack.enter_context(entering(first))
         self._limiter = limits(first)
+        self._made: Relay | None = None
 
     def __call__(self) -> Relay:
         settings = config.read(self._path)
@@ -202,9 +226,18 @@ class _Maker:
         told = config.api_key(settings.brevo, os.environ) if settings.enabled else self._key
         self._limiter.resize([settings.brevo.requests_per_second, settings.brevo.requests_per_hour])
         logs.set_up(settings.log_level)
+        if self._made is not None and self._made.is_adrift:
+            self._enter(settings)
         made = relay(settings, brevo(settings, told, self._limiter), outbox(settings), charge=self._charge)
-        self.settings = settings
+        self.settings, self._made = settings, made
         return made
+
+    def _enter(self, settings: Config) -> None:
+        """Take the place of the one who drains anew, at the file that lies there now, if that is sound."""
+        with closing(outbox(settings)):  # of this version, and only then read from end to end
+            database.look_through(settings.database)
+        self._stack.close()  # locks that nobody else sees any more
+        self._charge = self._stack.enter_context(self._entering(settings))
 
 
 def chores(settings: Config) -> Iterator[tuple[timedelta, Callable[[], None]]]:

@@ -51,17 +51,32 @@ def back_up(
 
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
     """Copy one state of the database at `source` to a new file, of the directory's group, on the disk."""
-    create(target)
-    with closing(database.connect(source, read_only=True)) as origin, closing(plain(target)) as copied:
+    with closing(database.connect(source, read_only=True)) as origin:
         try:
-            # Read within one transaction: whoever writes meanwhile would make the copy begin again and again.
-            origin.execute("BEGIN")
-            origin.execute("SELECT 1 FROM sqlite_master").fetchone()
-            origin.backup(copied, pages=PAGES, progress=lambda _s, left, pages: advance(pages - left, pages))
-            copied.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
+            copy_of(origin, target, advance)
         except sqlite3.Error as error:
             raise database.unusable(source, error) from error
+
+
+def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda _d, _a: None) -> None:
+    """The same of an open database. Raises sqlite3.Error, too."""
+    create(target)
+    with closing(plain(target)) as copied:
+        # Read within one transaction: whoever writes meanwhile would make the copy begin again and again.
+        origin.execute("BEGIN")
+        try:
+            origin.execute("SELECT 1 FROM sqlite_master").fetchone()
+            origin.backup(copied, pages=PAGES, progress=lambda _s, left, pages: advance(pages - left, pages))
+        finally:
+            origin.execute("ROLLBACK")
+        copied.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
     sync(target)
+
+
+def free(path: Path) -> Path:
+    """`path`, or with a number that makes it a name which nothing has yet."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
+    return next(each for each in names if not each.exists())
 
 
 def check(path: Path) -> str:

@@ -5,8 +5,39 @@ Everything below the doors takes `now` as an argument. Times are UTC text with m
 so that rows written by shops and by us sort together and can be read by people.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from time import monotonic
+
+TOLERANCE = timedelta(seconds=2)
+"""By less than this the wall clock may be set without anybody minding."""
+
+HELD_UP = 0.5
+"""Seconds between two readings of clocks after which they say nothing of each other."""
+
+
+class Steps:
+    """Notices when `clock` is set: it and the monotonic one (in seconds) no longer go together."""
+
+    def __init__(self, clock: Callable[[], datetime], monotonic: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._last = self._read()
+
+    def look(self) -> tuple[datetime, timedelta]:
+        """The time, and by how much the clock was set since the last look, zero if it was not."""
+        (then, past), self._last = self._last, self._read()
+        now, passed = self._last[0], timedelta(seconds=self._last[1] - past)
+        by = now - then - passed
+        return now, by if abs(by) > TOLERANCE else timedelta(0)
+
+    def _read(self) -> tuple[datetime, float]:
+        """Both clocks at once; again if this process was held up between them."""
+        while True:
+            before, now, after = self._monotonic(), self._clock(), self._monotonic()
+            if after - before <= HELD_UP:
+                return now, after
 
 
 def wall() -> datetime:

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
-from outboxd.delivery import place
 from outboxd.event import Outcome, Verdict
 from outboxd.logs import line, logger
+from outboxd.trouble import origin
 
 PERIOD = 0.25
 """Seconds over which the rate is measured."""
@@ -61,15 +61,15 @@ class Crew:
             self.rate = self._ended / seconds
             self._ended, self._counted_at = 0, now
 
-    def close(self) -> None:
-        """Let the threads go; what none of them has begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, waits: bool = False) -> None:
+        """Let the threads go, at the end of what they are at; what none of them has begun is dropped."""
+        self._pool.shutdown(wait=waits, cancel_futures=True)
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
         try:
             told = job()
         except Exception as error:
-            logger.error(line("bug", error=type(error).__name__, at=place(error)))
+            logger.error(line("bug", error=type(error).__name__, at=origin(error)))
             told = Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
         self._bring(then, told, is_end=is_end)
 

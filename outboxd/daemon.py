@@ -15,10 +15,11 @@ from time import monotonic
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outboxd.clock import wall
+from outboxd.clock import Steps, wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import TICK, Relay
+from outboxd.trouble import Trouble
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -30,29 +31,39 @@ LIVELY = 60.0
 
 STATUS_EVERY = 10.0
 
-WINDOW = "window-"
-"""How the ids of the jobs begin that open windows."""
-
-CHORE = "chore-"
-
 Chore = tuple[timedelta, Callable[[], None]]
 """What is done beside the draining: how often, and what. It raises nothing."""
 
 
 def serve(
-    make: Callable[[], Relay], describe: Callable[[], str], chores: Callable[[], Iterable[Chore]] = tuple
+    make: Callable[[], Relay],
+    describe: Callable[[], str],
+    chores: Callable[[], Iterable[Chore]],
+    trouble: Trouble,
 ) -> int:
     """Drain until SIGTERM or SIGINT; the exit code.
 
     `make` builds a relay from the configuration as it is now, at the start and at every SIGHUP; if it
-    raises on a SIGHUP the relay that runs is kept. `describe` is a short text for systemd's status,
-    `chores` are those of the configuration that `make` read last.
+    raises on a SIGHUP the relay that runs is kept. Once a relay has come adrift `make` is asked, as long as
+    that takes, for one on the file that lies there by then. `describe` is a short text for systemd's
+    status, `chores` are those of the configuration that `make` read last, `trouble` is what is said of what
+    keeps the relays.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     turn = _Turn(make())
-    scheduler = _scheduler(lambda: turn.relay, describe)
-    _schedule_windows(scheduler, turn.relay)
-    _schedule_chores(scheduler, chores())
+    scheduler = BackgroundScheduler(
+        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    )
+
+    def schedule() -> None:
+        """All jobs, from now on: they are scheduled by the wall clock, which can be set."""
+        scheduler.remove_all_jobs()
+        _schedule_signs(scheduler, lambda: turn.relay, lambda: trouble.reason or describe())
+        _schedule_windows(scheduler, turn.relay)
+        _schedule_chores(scheduler, chores())
+
+    steps = Steps(wall)
+    schedule()
     scheduler.start()
     turn.begin()
     notify("READY=1")
@@ -60,16 +71,18 @@ def serve(
     try:
         while True:
             received = signal.sigtimedwait(SIGNALS, 1.0)
-            if not turn.thread.is_alive():
+            if not turn.thread.is_alive() and not turn.relay.is_adrift:
                 logger.error(line("died", reason="the draining thread ended by itself"))
                 return 1
-            if received is None:
-                continue
-            if received.si_signo != signal.SIGHUP:
+            if received is not None and received.si_signo != signal.SIGHUP:
                 return _stop(turn)
-            turn = _reload(turn, make)
-            _schedule_windows(scheduler, turn.relay)
-            _schedule_chores(scheduler, chores())
+            before, (_, set_by) = turn, steps.look()
+            if turn.relay.is_adrift:
+                turn = _taken_up(turn, make, trouble)
+            elif received is not None:
+                turn = _reload(turn, make)
+            if turn is not before or set_by:
+                schedule()
     finally:
         scheduler.shutdown(wait=False)
 
@@ -124,48 +137,55 @@ def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
     return replacement
 
 
-def _scheduler(relay: Callable[[], Relay], describe: Callable[[], str]) -> BackgroundScheduler:
-    scheduler = BackgroundScheduler(
-        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-    )
+def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble) -> _Turn:
+    """A relay on what lies at the path of the database by now; as before, if that is nothing sound."""
+    if turn.thread.is_alive():
+        return turn
+    try:
+        replacement = _Turn(make())
+    except Exception as error:
+        trouble.tell(error)
+        return turn
+    replacement.begin()
+    return replacement
+
+
+def _schedule_signs(
+    scheduler: BackgroundScheduler, relay: Callable[[], Relay], describe: Callable[[], str]
+) -> None:
+    """Wake the relay now and then, and give systemd signs of life."""
 
     def tick() -> None:
         """A safety net under every other wake-up."""
         relay().bell.set()
 
     def watchdog() -> None:
-        if monotonic() - relay().stepped_at < LIVELY:
+        if relay().is_adrift or monotonic() - relay().lively_at < LIVELY:
             notify("WATCHDOG=1")
 
     def tell() -> None:
-        notify(f"STATUS={describe()}")
+        try:
+            notify(f"STATUS={describe()}")
+        except OutboxdError as error:  # of which the relay tells the log
+            notify(f"STATUS={error}")
 
     scheduler.add_job(tick, "interval", seconds=TICK, id="tick")
     if os.environ.get("NOTIFY_SOCKET"):
         scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:
             scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
-    return scheduler
 
 
 def _schedule_windows(scheduler: BackgroundScheduler, relay: Relay) -> None:
     """Ring the relay's bell whenever a batch window is to open."""
-    _unschedule(scheduler, WINDOW)
     for number, trigger in enumerate(relay.triggers):
-        scheduler.add_job(relay.bell.set, trigger, id=f"{WINDOW}{number}")
+        scheduler.add_job(relay.bell.set, trigger, id=f"window-{number}")
 
 
 def _schedule_chores(scheduler: BackgroundScheduler, chores: Iterable[Chore]) -> None:
-    _unschedule(scheduler, CHORE)
     for number, (every, chore) in enumerate(chores):
         seconds = every.total_seconds()
-        scheduler.add_job(chore, "interval", seconds=seconds, id=f"{CHORE}{number}", next_run_time=wall())
-
-
-def _unschedule(scheduler: BackgroundScheduler, prefix: str) -> None:
-    for job in scheduler.get_jobs():
-        if job.id.startswith(prefix):
-            job.remove()
+        scheduler.add_job(chore, "interval", seconds=seconds, id=f"chore-{number}", next_run_time=wall())
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

@@ -79,19 +79,33 @@ def _quoted(path: str) -> str:
 
 def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoOutboxError | RightsError:
     """What an error of SQLite means for the file at `path`, with its mend."""
+    from pathlib import Path
+
+    from outboxd import place
+
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory) or (os.access(directory, os.X_OK) and not os.path.exists(path)):
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
+    if (fault := place.read_only(Path(directory))) is not None:
+        return DatabaseError(fault.told, hint=fault.mend)
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK | os.X_OK):
         return RightsError(
             f"this user may not write to {path} and its directory",
             hint=f"join the group that owns {directory}: sudo usermod -aG outboxd $USER, then log in again",
         )
+    if (fault := place.in_the_way(Path(path))) is not None:
+        # Never by removing it: what is committed and not yet in the database stands in the log.
+        return RightsError(fault.told, hint=fault.mend)
     text = str(error)
     if "is full" in text or ("I/O error" in text and _is_full(directory)):
         return DatabaseError(
             f"the disk that holds {path} is full",
             hint=f"make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
+        )
+    if "I/O error" in text:
+        return DatabaseError(
+            f"the disk that holds {path} does not read or write ({text})",
+            hint="see what the kernel says of it: sudo dmesg | tail",
         )
     if "not a database" in text or "malformed" in text:
         return DatabaseError(
@@ -100,7 +114,7 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
         )
     if "locked" in text or "busy" in text:
         return DatabaseError(
-            f"{path} stayed locked by another program for {BUSY_TIMEOUT:.0f} seconds",
+            f"{path} stayed locked by another program for {BUSY_TIMEOUT:g} seconds",
             hint=f"find the program that holds it: fuser {path}",
         )
     if "no such table" in text or "no such column" in text:
@@ -126,6 +140,27 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise unusable(path, error) from error
     finally:
         connection.close()
+
+
+def identity(path: str | PathLike[str]) -> tuple[int, int] | None:
+    """Which file lies at `path`, whatever it holds; None if there is none. It is looked at, never opened."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unusable(path, error) from error
+    return found.st_dev, found.st_ino
+
+
+def look_through(path: Path) -> None:
+    """Raise DatabaseError unless the whole file at `path` is sound; of a large one that takes seconds."""
+    with reading(path) as connection:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise DatabaseError(
+            f"{path} is damaged ({found})", hint="put a sound one there: outboxd restore BACKUP"
+        )
 
 
 def revision(connection: sqlite3.Connection) -> str | None:

@@ -4,13 +4,14 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 from outboxd.errand import Errand, Plan, Told
 from outboxd.event import Attribute, Claim, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
+from outboxd.trouble import origin
 
 
 class Courier(Protocol):
@@ -51,6 +52,7 @@ class Delivery:
         self._plan = plan
         self._clock = clock
         self._addresses = Addresses()
+        self._is_halted = False
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:
@@ -67,7 +69,7 @@ class Delivery:
         if isinstance(catalogue, Outcome):
             return _all(claim, catalogue)
         try:
-            errand = Errand(claim, self._plan, catalogue, clock=self._clock, longest=self._courier.longest)
+            errand = Errand(claim, self._plan, catalogue, clock=self._time, longest=self._courier.longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
         if not self._addresses.take(claim.contact.customer_key, errand.addresses):
@@ -81,12 +83,23 @@ class Delivery:
     def finish(self, errand: Errand) -> Result:
         """Tell Brevo whatever the errand has left, one change at a time."""
         while errand.change is not None:
-            self.tell(errand, self._courier.deliver(errand.change))
+            if self._is_halted:
+                errand.end(Outcome(Verdict.BLOCKED))
+            else:
+                self.tell(errand, self._courier.deliver(errand.change))
         return errand.result()
+
+    def halt(self) -> None:
+        """Let no errand begin another call: there is nowhere left to record it."""
+        self._is_halted = True
 
     def tell(self, errand: Errand, told: Told) -> None:
         """What came of the errand's change."""
         self._step(errand, lambda: errand.tell(told))
+
+    def under_way(self) -> frozenset[str]:
+        """The customers whose deliveries have begun and are not recorded, by their keys."""
+        return self._addresses.holders()
 
     def bar(self, addresses: Iterable[tuple[str, str]]) -> None:
         """These (address key, customer key) are in an import: they will not be free soon."""
@@ -96,6 +109,10 @@ class Delivery:
     def end(self, result: Result) -> None:
         """`result` is recorded: others may have its addresses."""
         self._addresses.leave(result.claim.contact.customer_key, result.addresses)
+
+    def _time(self) -> datetime:
+        """When it is, for those who look whether they are late; once all is halted everybody is."""
+        return datetime.max.replace(tzinfo=UTC) if self._is_halted else self._clock()
 
     def _step(self, errand: Errand, step: Callable[[], None]) -> None:
         try:
@@ -133,6 +150,11 @@ class Addresses:
         with self._lock:
             return not self._barred.isdisjoint(addresses)
 
+    def holders(self) -> frozenset[str]:
+        """The customers who have any."""
+        with self._lock:
+            return frozenset(self._taken.values())
+
     def leave(self, customer_key: str, addresses: Collection[str]) -> None:
         """Let go of those of them that are the customer's."""
         with self._lock:
@@ -148,13 +170,5 @@ def _all(claim: Claim, outcome: Outcome) -> Result:
 
 def told_bug(claim: Claim, error: Exception) -> Outcome:
     """A bug of ours, told to the log: a failed attempt, not the end of the daemon."""
-    logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=place(error)))
+    logger.error(line("bug", event=claim.events[0].id, error=type(error).__name__, at=origin(error)))
     return Outcome(Verdict.RETRY, detail=f"internal error: {type(error).__name__}")
-
-
-def place(error: BaseException) -> str:
-    """File and line of a bug: enough to find it, and nothing of the data it was at."""
-    trace: Any = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

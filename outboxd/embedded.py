@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from outboxd import app, config, intake
 from outboxd import database as database_
-from outboxd.errors import EventError
+from outboxd.errors import AdriftError, EventError
 from outboxd.relay import Relay
 
 GRACE = timedelta(seconds=25)
@@ -77,6 +77,8 @@ class CustomerSync:
             except KeyboardInterrupt:
                 self.stop()
                 relay.run(self._stopping, GRACE)
+            if relay.is_adrift:
+                raise AdriftError(f"{self._settings.database} was removed or replaced while it was in use")
 
     def drain(self) -> None:
         """Deliver what is due now, and return."""

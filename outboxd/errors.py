@@ -76,6 +76,10 @@ class DatabaseError(OutboxdError):
     exit_code = EX_IO
 
 
+class AdriftError(DatabaseError):
+    """What was opened is not what lies at its path any more: it was removed, or replaced."""
+
+
 class RightsError(OutboxdError):
     """The file system does not let this user do what must be done."""
 

@@ -18,9 +18,11 @@ from outboxd.brevo.limiter import Limiter
 from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
+from outboxd.errors import AdriftError
 from outboxd.event import Import, ImportRow, Outcome, Result, Verdict
 from outboxd.logs import line, logger
 from outboxd.outbox.imports import Barred, Ledger
+from outboxd.trouble import Trouble
 
 FEW = 50
 """So many rows, and fewer, are sent one by one: an import has calls of its own, and takes its time."""
@@ -39,6 +41,9 @@ LOOKING = Backoff(first=FIRST_LOOK * 2, cap=LATEST_LOOK, jitter=0.0)
 LONGEST = timedelta(days=1)
 """An import that has not ended by then is not waited for any more: the contacts tell what it has done."""
 
+PATIENCE = 10
+"""Looks that an import gets in any case: the clock may have been set forward by a day."""
+
 MOST = 3
 """Imports under way at once, before backfilled events wait here rather than in Brevo."""
 
@@ -54,7 +59,7 @@ SKEW = timedelta(minutes=10)
 
 @dataclass(slots=True)
 class Charge:
-    """The imports that this process answers for, over all of its relays.
+    """What this process answers for, over all of its relays: imports. And whether it is the one who drains.
 
     `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
     more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
@@ -63,6 +68,13 @@ class Charge:
 
     inherits: bool = True
     ids: set[int] = field(default_factory=set)
+    stands: Callable[[], bool] = lambda: True
+    trouble: Trouble = field(default_factory=Trouble)
+
+    def check(self) -> None:
+        """Raise AdriftError if others may drain by now, because the files that lock them out were removed."""
+        if not self.stands():
+            raise AdriftError("the lock files beside the outbox were removed")
 
 
 class Crew(Protocol):
@@ -158,6 +170,14 @@ class Importing:
             cargo.rows.append(row)
             cargo.size += len(row.body) + 1
             cargo.since = cargo.since or now
+
+    def shift(self, by: timedelta) -> None:
+        """The clock was set by so much: what waits, waits as long as it would have."""
+        for cargo in self._cargoes.values():
+            cargo.since = cargo.since and cargo.since + by
+        for voyage in self._voyages.values():
+            voyage.look_at += by
+        self._adopt_at = self._adopt_at and self._adopt_at + by
 
     def step(self, now: datetime, *, is_last: bool) -> float:
         """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
@@ -256,7 +276,7 @@ class Importing:
         voyage.is_busy = False
         voyage.looks += 1
         voyage.look_at = now + LOOKING.delay(voyage.looks)
-        is_given_up = now > voyage.made.started_at + LONGEST
+        is_given_up = voyage.looks > PATIENCE and now > voyage.made.started_at + LONGEST
         if isinstance(told, Outcome):
             voyage.look_at = now + LATEST_LOOK
             logger.warning(line("import", id=voyage.made.id, reason=f"cannot be looked at: {told.detail}"))

@@ -37,6 +37,15 @@ class Lane:
             return None
         return 0 if self.until is not None and now < self.until else 1
 
+    def stopped_for(self, now: datetime) -> float:
+        """Seconds until it lets anything go."""
+        until = None if self.state == "running" else self.until
+        return (until - now).total_seconds() if until is not None else 0.0
+
+    def shifted(self, by: timedelta) -> "Lane":
+        """As it is after the clock was set by so much."""
+        return self if self.until is None else replace(self, until=self.until + by)
+
     def judge(self, outcome: Outcome, now: datetime) -> tuple["Lane", Outcome]:
         """The lane after `outcome`, and the outcome: a failure in a run of them is nobody's attempt."""
         if outcome.call is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from outboxd.errors import HeldError, RightsError
 
@@ -17,6 +17,39 @@ if TYPE_CHECKING:
     from os import PathLike
 
 FILE_MODE = 0o660
+
+WORD = 4096
+"""Bytes of the daemon's lock file that are read: who holds it, and on a second line what keeps it."""
+
+
+class Drainer:
+    """The place of one who drains. `is_alone`: nobody else does, so what is leased was left behind."""
+
+    def __init__(self, files: dict[str, int], who: str, *, is_sole: bool, is_alone: bool) -> None:
+        self.is_alone = is_alone
+        self._files = files
+        self._who = who
+        self._is_sole = is_sole
+
+    def stands(self) -> bool:
+        """Whether the locks are still in the files that others look at; those may have been removed."""
+        return all(_is_at(path, descriptor) for path, descriptor in self._files.items())
+
+    def say(self, word: str | None) -> None:
+        """Let others read what keeps this one from draining, in one line."""
+        if not self._is_sole or not self._files:
+            return
+        descriptor = next(iter(self._files.values()))
+        _write(descriptor, self._who if word is None else f"{self._who}\n{word}")
+
+
+def word(database: str | PathLike[str]) -> str | None:
+    """What keeps the one who drains `database`, if it says so; as it was when it ended, if it was killed."""
+    try:
+        with open(f"{os.path.realpath(database)}.daemon", encoding="utf-8", errors="replace") as file:
+            return file.read(WORD).partition("\n")[2] or None
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -42,17 +75,17 @@ def turn(database: str | PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def drainer(database: str | PathLike[str], *, who: str, shared: bool) -> Iterator[bool]:
+def drainer(database: str | PathLike[str], *, who: str, shared: bool) -> Iterator[Drainer]:
     """Drain `database`: alone, or beside others if `shared`; `who` is told to those who are kept out.
 
-    Yields whether nobody else drains: then what is leased was left by a process that is no more.
     Raises HeldError with the holder.
     """
     path = os.path.realpath(database)
+    files: dict[str, int] = {}
     with ExitStack() as stack:
         if not shared:
-            stack.enter_context(_sole(f"{path}.daemon", database, who))
-        drainers = _opened(f"{path}.drainers")
+            files[f"{path}.daemon"] = stack.enter_context(_sole(f"{path}.daemon", database, who))
+        drainers = files[f"{path}.drainers"] = _opened(f"{path}.drainers")
         stack.callback(os.close, drainers)
         try:
             fcntl.flock(drainers, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,26 +93,46 @@ def drainer(database: str | PathLike[str], *, who: str, shared: bool) -> Iterato
         except BlockingIOError:
             is_alone = False
         fcntl.flock(drainers, fcntl.LOCK_SH)
-        yield is_alone
+        held = Drainer(files, who, is_sole=not shared, is_alone=is_alone)
+        try:
+            yield held
+        finally:
+            held.say(None)
+            files.clear()  # the numbers of what is closed are soon those of other files
 
 
 @contextmanager
-def _sole(path: str, database: str | PathLike[str], who: str) -> Iterator[None]:
+def _sole(path: str, database: str | PathLike[str], who: str) -> Iterator[int]:
     descriptor = _opened(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+            told = os.pread(descriptor, WORD, 0).decode("utf-8", "replace")
+            holder = told.partition("\n")[0].strip() or "another process"
             raise HeldError(
                 f"{database} is drained already, by {holder}",
                 hint="stop that one first, or say --shared to drain beside it",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, who.encode(), 0)
-        yield
+        _write(descriptor, who)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, text: str) -> None:
+    """Put `text` in place of what the file held. It is a courtesy, and the disk may be full."""
+    held = text.encode()[:WORD]
+    with suppress(OSError):
+        os.pwrite(descriptor, held, 0)
+        os.ftruncate(descriptor, len(held))
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _opened(path: str) -> int:

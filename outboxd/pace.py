@@ -98,6 +98,8 @@ class Batch(Mode):
 
     def paces(self, now: datetime) -> list[Pace]:
         self._resume(now)
+        if (window := self._window.reckoned(now)) != self._window:
+            self._save(window, now)
         flushed_at = self._outbox.state("flush")
         reason = self._window.due(
             self._rules,

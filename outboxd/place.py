@@ -41,11 +41,39 @@ def faults(path: Path) -> list[Fault]:
         directory = path.parent.stat()
     except OSError:
         return []
+    if (fault := read_only(path.parent)) is not None:
+        return [fault]
     return [
         *_directory(path.parent, directory),
         *(fault for suffix in SUFFIXES for fault in _file(Path(f"{path}{suffix}"), directory, suffix)),
         *_room(path.parent),
     ]
+
+
+def in_the_way(path: Path) -> Fault | None:
+    """The file of the outbox at `path` that this user cannot read and write, and all that mends it."""
+    path = Path(os.path.realpath(path))
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{path}{suffix}")
+        if not file.exists() or os.access(file, os.R_OK | os.W_OK):
+            continue
+        mends = [fault.mend for fault in _file(file, path.parent.stat(), suffix)]
+        return Fault("rights", f"this user may not read and write {file}", " && ".join(mends))
+    return None
+
+
+def read_only(directory: Path) -> Fault | None:
+    """The file system takes no writes, whoever comes."""
+    if not os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return None
+    told = f"the file system of {directory} is read-only; see why with: sudo dmesg | tail"
+    return Fault("disk", told, f"sudo mount -o remount,rw {quote(str(_mount(directory.resolve())))}")
+
+
+def _mount(directory: Path) -> Path:
+    while not directory.is_mount():
+        directory = directory.parent
+    return directory
 
 
 def _directory(path: Path, found: os.stat_result) -> Iterator[Fault]:
@@ -98,9 +126,7 @@ def _room(directory: Path) -> Iterator[Fault]:
 
 
 def _largest(directory: Path, *options: str) -> str:
-    while not directory.is_mount():
-        directory = directory.parent
-    return " ".join(["sudo du -x", *options, f"{quote(str(directory))} | sort -n | tail"])
+    return " ".join(["sudo du -x", *options, f"{quote(str(_mount(directory)))} | sort -n | tail"])
 
 
 def _admission(directory: os.stat_result) -> str:

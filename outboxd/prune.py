@@ -13,6 +13,7 @@ from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.outbox.pruning import Pruning
 from outboxd.retention import Retention
+from outboxd.trouble import Trouble
 
 SWEEP = timedelta(minutes=1)
 """After so long it is looked again whether anything has come of age."""
@@ -36,6 +37,7 @@ class Pruner:
         self._retention = retention
         self._next_at: datetime | None = None
         self._pruned = 0
+        self._trouble = Trouble(at="prune")
 
     def close(self) -> None:
         self._pruning.close()
@@ -50,8 +52,9 @@ class Pruner:
         try:
             taken = step(self._pruning, self._retention, now)
         except OutboxdError as error:
-            logger.error(line("stuck", at="prune", reason=str(error), hint=error.hint))
-            taken = None
+            self._trouble.tell(error)
+            return SWEEP
+        self._trouble.over()
         if taken is not None:
             self._pruned += taken.number if taken.what == "events" else 0
             return timedelta(0) if is_idle else BUSY

@@ -13,21 +13,23 @@ from time import monotonic
 
 from outboxd import announce, trace
 from outboxd.admit import admission
+from outboxd.clockwork import Clockwork
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.crew import Crew
-from outboxd.delivery import ASIDE, Courier, Delivery, place
+from outboxd.delivery import ASIDE, Courier, Delivery
 from outboxd.errand import Plan
-from outboxd.errors import OutboxdError
+from outboxd.errors import AdriftError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.heartbeat import Heartbeat
 from outboxd.importing import Charge, Importing
 from outboxd.lane import Lane
-from outboxd.logs import line, logger
 from outboxd.notify import Notifying
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
 from outboxd.prune import Pruner
+from outboxd.salvage import leave
+from outboxd.trouble import AGAIN
 from outboxd.wake import Wake
 from outboxd.webhook import Webhook
 
@@ -40,8 +42,8 @@ TICK = 5.0
 LEASE = 1.25
 """How much longer a lease is than the longest delivery: what is left lets a refused change be taken apart."""
 
-LONG = timedelta(seconds=15)
-"""The longest rest that a drain sits out."""
+LONG = 15.0
+"""The longest rest, in seconds, that a drain sits out."""
 
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
@@ -91,18 +93,19 @@ class Relay:
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
         )
+        self._clockwork = Clockwork(outbox, self._delivery, self._importing, clock)
         self._clock = clock
+        self._charge = charge
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self._crew, clock=clock, chance=chance)
         self._alone = self._convoys = self._admitted = 0
         self._now = clock()
         self._paces: Sequence[Pace] = ()
-        self.is_drained = False
+        self.is_drained = self.is_adrift = False
         self.paused: Pause | None = None
         self._is_draining = False
         self._is_ending = False
         self._unrecorded: list[Result] = []
-        self.stepped_at = monotonic()
         self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
 
     # The loop, and its two ways of ending.
@@ -111,12 +114,22 @@ class Relay:
         """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
         while not stopping.is_set():
             try:
+                self._charge.check()
                 seen = self._wake.seen()
-                self._sleep(self.step(), seen)
+                pause = self.step()
+                self._charge.trouble.over()
+                self._sleep(pause, seen)
+            except AdriftError as error:
+                self._charge.trouble.tell(error)
+                self.is_adrift = True
+                self._delivery.halt()
+                leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
+                self._crew.close(waits=True)  # what is in flight ends, unrecorded
+                return self.close()
             except Exception as error:  # the disk is full, the file is locked: it may mend
-                _tell_stuck(error)
-                stopping.wait(TICK)
-        self._finish(grace)
+                self._charge.trouble.tell(error)
+                stopping.wait(AGAIN)
+        return self._finish(grace)
 
     def _finish(self, grace: timedelta) -> None:
         """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
@@ -127,8 +140,8 @@ class Relay:
             try:
                 self._take_back(self._clock())
             except Exception as error:
-                _tell_stuck(error)
-                self.bell.wait(1.0)
+                self._charge.trouble.tell(error)
+                self.bell.wait(AGAIN)
             if self._crew.jobs:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
@@ -150,8 +163,7 @@ class Relay:
 
     def step(self) -> float:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
-        self.stepped_at = monotonic()
-        now = self._clock()
+        now, self.lane = self._clockwork.follow(self.lane)
         self._take_back(now)
         self.paused = standing(self._outbox.state(KEY))
         self._heart.beat(self.lane, self.paused, now)
@@ -178,6 +190,11 @@ class Relay:
             self._mode.rested(now)
         pruning = self._pruner.step(now, is_idle=is_idle)
         return min(self._rest(now), imports, beside, pruning)
+
+    @property
+    def lively_at(self) -> float:
+        """When it last turned to the database, whether or not that let it wait."""
+        return self._outbox.asked_at
 
     @property
     def is_busy(self) -> bool:
@@ -344,7 +361,7 @@ class Relay:
         return due is not None and due <= now
 
     def _next_due(self, pace: Pace) -> datetime | None:
-        return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before)
+        return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before, now=self._now)
 
     def _rest(self, now: datetime) -> float:
         """Until something is due; whatever comes earlier rings the bell."""
@@ -352,26 +369,16 @@ class Relay:
         if self.lane.state == "running" and is_full and not self._courier.wait():
             return TICK  # a delivery that ends makes room
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
-        waits = (
-            [max((min(dues) - now).total_seconds(), self._courier.wait(), self._stopped_for(now))]
-            if dues
-            else []
-        )
+        stopped = max(self._courier.wait(), self.lane.stopped_for(now))
+        waits = [max((min(dues) - now).total_seconds(), stopped)] if dues else []
         if (at := self._mode.next_at()) is not None:
             waits.append((at - now).total_seconds())
         return min(TICK, max(0.0, min(waits, default=TICK)))
 
-    def _stopped_for(self, now: datetime) -> float:
-        """Seconds until the lane lets anything go."""
-        until = None if self.lane.state == "running" else self.lane.until
-        return (until - now).total_seconds() if until is not None else 0.0
-
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
-        until = self.lane.until
-        is_waiting_long = until is not None and until > self._clock() + LONG
-        is_stopped = self.lane.state == "blocked" or (self.lane.state == "waiting" and is_waiting_long)
-        return is_stopped or self.paused is not None
+        is_waiting_long = self.lane.stopped_for(self._clock()) > LONG
+        return self.lane.state == "blocked" or is_waiting_long or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
@@ -384,10 +391,3 @@ class Relay:
         if seconds and self._crew.has_returned and not self._crew.is_ripe:
             self.bell.clear()
             self.bell.wait(GATHER)
-
-
-def _tell_stuck(error: Exception) -> None:
-    if isinstance(error, OutboxdError):
-        logger.error(line("stuck", reason=str(error), hint=error.hint))
-    else:
-        logger.error(line("bug", error=type(error).__name__, at=place(error)))

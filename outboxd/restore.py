@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, locks
-from outboxd.backup import Advance, BackupError, check, copy, discard, plain
+from outboxd.backup import Advance, BackupError, check, copy, discard, free, plain
 from outboxd.errors import EX_USAGE, HeldError, OutboxdError
 from outboxd.outbox.restoring import Then, compare, prepare
 
@@ -70,7 +70,7 @@ def restore(
     """
     check(backup)
     part = outbox.with_name(f".{outbox.name}.restored")
-    aside = _free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
+    aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
     with _alone(outbox, who), locks.turn(outbox), ExitStack() as stack:
         stack.callback(discard, part)
         while (restored := _try(backup, outbox, part, aside, now, hold, advance)) is None:
@@ -98,12 +98,6 @@ def _try(
         if not _replace(part, outbox, watch):
             return None
     return Restored(then, aside if aside.exists() else None)
-
-
-def _free(path: Path) -> Path:
-    """`path`, or with a number that makes it a name which nothing has yet."""
-    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
-    return next(each for each in names if not each.exists())
 
 
 def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Watch | None:
@@ -153,8 +147,8 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
 def _alone(outbox: Path, who: str) -> Iterator[None]:
     hint = "stop it first: sudo systemctl stop outboxd"
     try:
-        with locks.drainer(outbox, who=who, shared=False) as is_alone:
-            if not is_alone:
+        with locks.drainer(outbox, who=who, shared=False) as held:
+            if not held.is_alone:
                 raise HeldError(f"{outbox} is drained by another process")
             yield
     except HeldError as error:

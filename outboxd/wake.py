@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 
 CALM = 1.0
@@ -24,8 +25,10 @@ POLL = 0.04
 EAGER = (*(0.00025,) * 8, 0.001, 0.002, 0.004, 0.008, 0.016, *(POLL,) * 50)
 """Seconds between the looks after a hint: most commits follow within a millisecond, others later."""
 
-IN_MODIFY = 0x2
-IN_IGNORED = 0x8000
+IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_IGNORED = 0x2, 0x4, 0x800, 0x8000
+WATCHED = {"": IN_ATTRIB | IN_MOVE_SELF, "-wal": IN_MODIFY}
+"""What there is a hint of: that the database was removed or put aside, and that its log is written to."""
+
 EVENT = struct.Struct("iIII")
 
 
@@ -34,14 +37,16 @@ class Bell:
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = Lock()  # once it is closed its number may be another file's
 
     def fileno(self) -> int:
         return self._descriptor
 
     def set(self) -> None:
         """Ring: whoever waits, or comes to wait, goes on at once."""
-        with suppress(OSError):  # it is closed: nobody waits any more
-            os.eventfd_write(self._descriptor, 1)
+        with self._lock:
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
         with suppress(BlockingIOError):
@@ -54,39 +59,41 @@ class Bell:
         return bool(waiting.poll(seconds * 1000))
 
     def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
-class Log:
-    """The write-ahead log of the database at `path`, watched by inotify as far as the host has it."""
+class Hints:
+    """What inotify tells of the database at `path` and of its log, as far as the host has it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = os.fsencode(f"{path}-wal")
+        self._files = {os.fsencode(f"{path}{suffix}"): mask for suffix, mask in WATCHED.items()}
         self._libc = ctypes.CDLL(None)
         has_inotify = hasattr(self._libc, "inotify_init1")
         self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC) if has_inotify else -1
-        self._is_watched = False
+        self._are_watched = False
 
     def fileno(self) -> int:
         return self._descriptor
 
-    def is_watched(self) -> bool:
-        """Whether there will be hints; the log is looked for anew if it was not there, or is another one."""
-        if not self._is_watched and self._descriptor >= 0:
-            self._is_watched = self._libc.inotify_add_watch(self._descriptor, self._path, IN_MODIFY) >= 0
-        return self._is_watched
+    def will_come(self) -> bool:
+        """Whether there will be any; files that were not there, or are others now, are looked for anew."""
+        if not self._are_watched and self._descriptor >= 0:
+            add = self._libc.inotify_add_watch
+            self._are_watched = all(add(self._descriptor, *each) >= 0 for each in self._files.items())
+        return self._are_watched
 
     def take(self) -> None:
-        """Take the hints in."""
+        """Take those in that came."""
         try:
             told = os.read(self._descriptor, 16384)
         except BlockingIOError:
             return
         while told:
             _, mask, _, length = EVENT.unpack_from(told)
-            self._is_watched = self._is_watched and not mask & IN_IGNORED
+            self._are_watched = self._are_watched and not mask & IN_IGNORED
             told = told[EVENT.size + length :]
 
     def close(self) -> None:
@@ -101,9 +108,9 @@ class Wake:
     def __init__(self, path: Path, version: Callable[[], int]) -> None:
         self.bell = Bell()
         self._version = version
-        self._log = Log(path)
+        self._hints = Hints(path)
         self._waiting = select.poll()
-        for each in (self.bell, self._log):
+        for each in (self.bell, self._hints):
             if each.fileno() >= 0:
                 self._waiting.register(each, select.POLLIN)
 
@@ -124,13 +131,13 @@ class Wake:
             told = {descriptor for descriptor, _ in self._waiting.poll(pause * 1000)}
             if self.bell.fileno() in told:
                 return
-            if self._log.fileno() in told:
-                self._log.take()
+            if self._hints.fileno() in told:
+                self._hints.take()
                 pauses = self._pauses(EAGER)
 
     def close(self) -> None:
         self.bell.close()
-        self._log.close()
+        self._hints.close()
 
     def _pauses(self, first: tuple[float, ...] = ()) -> Iterator[float]:
-        return chain(first, repeat(CALM if self._log.is_watched() else POLL))
+        return chain(first, repeat(CALM if self._hints.will_come() else POLL))

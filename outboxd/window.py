@@ -7,12 +7,14 @@ outlives the process, so that a window is neither missed nor forgotten half-way.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from outboxd.clock import from_text, to_text
 from outboxd.event import FINISHED_WELL, Result, Verdict
 from outboxd.schedule import Schedule
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,16 @@ class Window:
         """When the schedule opens the next one; in the past if it was missed."""
         return rules.schedule.next_after(self.opened_at or self.since)
 
+    def reckoned(self, now: datetime) -> "Window":
+        """By a clock that may have been set back since: nothing has happened in the future."""
+        opened_at, closed_at = self.opened_at, self.closed_at
+        return replace(
+            self,
+            since=min(self.since, now),
+            opened_at=opened_at and min(opened_at, now),
+            closed_at=closed_at and min(closed_at, now),
+        )
+
     def due(
         self,
         rules: Rules,
@@ -62,7 +74,7 @@ class Window:
         scheduled = self.next_at(rules)
         if scheduled is not None and scheduled <= now:
             return "schedule"
-        if flushed_at is not None and (self.opened_at is None or flushed_at > self.opened_at):
+        if flushed_at is not None and flushed_at <= now and flushed_at > (self.opened_at or NEVER):
             return "flush"
         if self.is_open:
             return None

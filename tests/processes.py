@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,8 @@ from tests.conftest import until
 from tests.users import User
 
 KEY = "xkeysib-sandbox"
+
+NUMBERS = count()
 
 
 def write_config(path: Path, url: str, **settings: Any) -> Path:
@@ -40,15 +43,22 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
 
 
 class Daemon:
-    """`outboxd run`, killed when its block ends."""
+    """`outboxd run`, killed when its block ends; what it says goes to a file in `said_to`."""
 
-    def __init__(self, config: Path, *options: str, user: User | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        config: Path,
+        *options: str,
+        user: User | None = None,
+        said_to: Path | None = None,
+        entry: str = "outboxd",
+        **environment: str,
+    ) -> None:
         self.config = config
         self.database = config.with_name("outbox.db")
-        count = len(list(config.parent.glob("stderr-*")))
-        self._words = config.parent / f"stderr-{count}"
+        self._words = (said_to or config.parent) / f"stderr-{next(NUMBERS)}"
         environ = {**os.environ, "BREVO_API_KEY": KEY, **environment}
-        command = [sys.executable, "-m", "outboxd", "run", "--config", str(config), *options]
+        command = [sys.executable, "-m", entry, "run", "--config", str(config), *options]
         with self._words.open("wb") as words:
             self.process = subprocess.Popen(
                 user.command(*command, reads_all=True) if user else command,

@@ -10,6 +10,7 @@ import click
 
 from outboxd import app, clock, config, database, place, report
 from outboxd.brevo.client import Brevo
+from outboxd.cli import host
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
 from outboxd.errors import ConfigError, OutboxdError
@@ -95,6 +96,8 @@ def _database(settings: Config) -> Iterator[Finding]:
         yield Finding("database", False, str(error), error.hint)
         return
     yield Finding("database", True, f"{settings.database}, schema {found}")
+    if (trouble := host.facts(settings.database)["trouble"]) is not None:
+        yield Finding("daemon", False, f"{trouble['reason']} (since {trouble['since']})", trouble["hint"])
     for warning in facts["warnings"]:
         told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
         yield Finding("warning", True, told, is_warning=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from outboxd import clock, config, database, report
+from outboxd.cli import host
 from outboxd.cli.alarm import Alarm, Check, judge, thresholds
 from outboxd.cli.figures import ago, latency, percent, when
 from outboxd.cli.options import config_option, json_option
@@ -52,6 +53,7 @@ def status(
     due       ready, not tried yet
     dead      given up, with a reason: see `outboxd events --dead`
     window    in sync_mode batch: when the next one opens, and what the last one did
+    trouble   what keeps the daemon from draining, and since when
     imports   what Brevo is importing; its customers wait until that has ended
 
     With --fail-if and --warn-if, each as often as you like, it is a check for cron, Nagios and their kind. A
@@ -107,7 +109,8 @@ def _watch(settings: Config, every: float, *, as_json: bool) -> None:
 def _facts(settings: Config, now: datetime) -> dict[str, Any]:
     with database.reading(settings.database) as connection:
         database.check_revision(settings.database, database.revision(connection))
-        return report.status(connection, now, enabled=settings.enabled, sync_mode=settings.sync_mode)
+        facts = report.status(connection, now, enabled=settings.enabled, sync_mode=settings.sync_mode)
+    return {**facts, **host.facts(settings.database)}
 
 
 def _text(facts: dict[str, Any], now: datetime, alarm: Alarm | None, *, as_json: bool) -> str:
@@ -130,6 +133,10 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         ("lane", _lane(facts["lane"], facts["pause"], now)),
         ("last heartbeat", when(facts["heartbeat_at"], now) if facts["heartbeat_at"] else "never"),
     ]
+    if (trouble := facts["trouble"]) is not None:
+        hint = f"; {trouble['hint']}" if trouble["hint"] else ""
+        told.append(("trouble", f"{trouble['reason']} (since {when(trouble['since'], now)}){hint}"))
+    told += [("disk", f"{each['fault']}; {each['mend']}") for each in facts["disk"]]
     if facts["window"] is not None:
         told += _batch_window(facts["window"], now)
     if facts["imports"]:

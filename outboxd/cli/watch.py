@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outboxd import clock, database, report
+from outboxd.cli import host
 from outboxd.cli.figures import BLOCKS, PLAIN, latency, percent, spark
 from outboxd.config import Config
 
@@ -72,7 +73,7 @@ def _look(settings: Config) -> Look:
         "delivered": facts["delivered"],
         "calls": totals.get("calls", {}).get("", 0),
     }
-    return Look(now, facts, counted, history)
+    return Look(now, {**facts, **host.facts(settings.database)}, counted, history)
 
 
 def frame(first: Look, last: Look, rows: Rows, console: Console) -> RenderableType:

@@ -8,7 +8,7 @@ in the future while it backs off and while it is leased, so that a crash needs n
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outboxd import database
 from outboxd.clock import from_text, to_text
+from outboxd.errors import AdriftError
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, statements
@@ -34,6 +35,9 @@ CHUNK = 200
 NOTHING = Wanted()
 
 EVER = datetime(9999, 12, 31, tzinfo=UTC)
+
+AHEAD = timedelta(minutes=1)
+"""The clocks of programs on one host do not differ by as much."""
 
 REST = 0.001
 """Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
@@ -53,9 +57,12 @@ class Outbox:
     def __init__(self, path: Path, *, default_source: str, wanted: Wanted = NOTHING) -> None:
         self.path = path
         self.default_source = default_source
+        self._file = database.identity(path)
         self._engine = database.engine(path)
         self._watch = database.connect(path, read_only=True)
+        self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
+        self.asked_at = monotonic()
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
@@ -65,8 +72,37 @@ class Outbox:
         self._watch.close()
         self._engine.dispose()
 
+    @property
+    def is_adrift(self) -> bool:
+        """Whether what is open here is not the file at the path any more."""
+        return database.identity(self.path) != self._file
+
+    def _stay(self) -> None:
+        """Raise AdriftError rather than go on with a file that nobody else sees."""
+        self.asked_at = monotonic()
+        if not self.is_adrift:
+            return
+        if self.path.exists():
+            raise AdriftError(f"another file has taken the place of {self.path}")
+        raise AdriftError(
+            f"{self.path} was removed while it was in use", hint="outboxd restore BACKUP, or: outboxd migrate"
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator[sqlite3.Connection]:
+        """What is open here, to be read, wherever its file is; its log is empty.
+
+        The log lies where that of the next file is looked for, and would be taken for it.
+        """
+        with closing(self._engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.fetchall()
+        yield self._watch
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
         try:
             with self._engine.begin() as connection:
@@ -88,15 +124,22 @@ class Outbox:
 
     def data_version(self) -> int:
         """A number that changes with every commit to the file, by any process."""
+        self._stay()
         return int(self._look("PRAGMA data_version")[0][0])
 
     def fresh(self, limit: int = CHUNK) -> list[Event]:
         """The oldest events that nobody has admitted yet."""
         return list(self._events(self._look(statements.FRESH, limit=limit)))
 
-    def next_due(self, *, is_backfill: bool = False, before: datetime | None = None) -> datetime | None:
-        """When the first head, written by `before`, is due, or its lease lapses; None if there is none."""
-        found = self._look(statements.NEXT_DUE, is_backfill=is_backfill, before=to_text(before or EVER))
+    def next_due(
+        self, *, is_backfill: bool = False, before: datetime | None = None, now: datetime | None = None
+    ) -> datetime | None:
+        """When the first head, written by `before`, is due, or its lease lapses; None if there is none.
+
+        One that was written in the future of `now`, by a clock that was set back since, was written before.
+        """
+        values = {"before": to_text(before or EVER), "future": _future(now)}
+        found = self._look(statements.NEXT_DUE, is_backfill=is_backfill, **values)
         return from_text(found[0][0]) if found else None
 
     def waiting(self, now: datetime, *, most: int) -> int:
@@ -152,6 +195,7 @@ class Outbox:
             values = {
                 "now": to_text(now),
                 "before": to_text(before or EVER),
+                "future": _future(now),
                 "is_backfill": is_backfill,
                 "limit": limit,
             }
@@ -258,6 +302,20 @@ class Outbox:
             if notice is not None:
                 self.notices.tell(connection, *notice, now)
 
+    def shift(self, now: datetime, by: timedelta, under_way: Collection[str]) -> None:
+        """The clock was set by so much: put right what waits; forward, only leases of those `under_way`."""
+        is_back = by < timedelta(0)
+        if is_back:
+            rows = self._look(statements.AHEAD, now=to_text(now))
+        else:
+            rows = self._look(statements.LEASED_TO, keys=json.dumps(sorted(under_way)))
+        for chunk in _chunks([row[0] for row in rows]):
+            values = {"ids": json.dumps(chunk), "by": f"{by.total_seconds():+.3f} seconds"}
+            with self._transaction() as connection:
+                connection.exec_driver_sql(statements.SHIFT, values)
+        if is_back:
+            self.notices.shift(now, by)
+
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""
         with self._transaction() as connection:
@@ -270,6 +328,11 @@ class Outbox:
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         return tuple(event_of(row, self.default_source, claims=claims) for row in rows)
+
+
+def _future(now: datetime | None) -> str:
+    """Whatever was written after this was not written by this clock as it is now."""
+    return to_text(now + AHEAD if now else EVER)
 
 
 def _chunks(ids: Collection[int]) -> Iterator[list[int]]:

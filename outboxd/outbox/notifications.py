@@ -53,6 +53,11 @@ UPDATE notifications SET next_attempt_at = :at, last_error = :error
 WHERE id = :id AND attempts = :attempts AND status = 'pending'
 """
 
+SHIFT = """
+UPDATE notifications SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%fZ', next_attempt_at, :by)
+WHERE status = 'pending' AND next_attempt_at > :now
+"""
+
 REVIVE = """
 UPDATE notifications SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
 WHERE status = 'dead'
@@ -154,6 +159,12 @@ class Notices:
         values = {"id": told.id, "attempts": told.attempts, "error": error, "at": to_text(at)}
         with self._transaction() as connection:
             connection.exec_driver_sql(PUT_BACK, values)
+
+    def shift(self, now: datetime, by: timedelta) -> None:
+        """The clock was set back by so much."""
+        values = {"now": to_text(now), "by": f"{by.total_seconds():+.3f} seconds"}
+        with self._transaction() as connection:
+            connection.exec_driver_sql(SHIFT, values)
 
     def revive(self, now: datetime) -> int:
         """Give every dead one all its attempts again; how many there were."""

@@ -11,7 +11,7 @@ WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT
 
 NEXT_DUE = """
 SELECT next_attempt_at FROM outbox
-WHERE is_head = 1 AND is_backfill = :is_backfill AND created_at <= :before
+WHERE is_head = 1 AND is_backfill = :is_backfill AND (created_at <= :before OR created_at > :future)
 ORDER BY next_attempt_at LIMIT 1
 """
 
@@ -22,8 +22,25 @@ SELECT {EVENT}, customer_key, EXISTS (
     WHERE other.status = 'pending' AND other.customer_key = outbox.customer_key AND other.id <> outbox.id
 )
 FROM outbox
-WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now AND created_at <= :before
+WHERE is_head = 1 AND is_backfill = :is_backfill AND next_attempt_at <= :now
+  AND (created_at <= :before OR created_at > :future)
 ORDER BY next_attempt_at LIMIT :limit
+"""
+
+# Imports end when they end, which no clock tells: whoever is in one has a lease until the year 9999.
+AHEAD = """
+SELECT id FROM outbox
+WHERE is_head = 1 AND is_backfill IN (0, 1) AND next_attempt_at > :now AND next_attempt_at < '9999'
+"""
+
+LEASED_TO = """
+SELECT id FROM outbox
+WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys)) AND claimed_at IS NOT NULL
+"""
+
+SHIFT = """
+UPDATE outbox SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%fZ', next_attempt_at, :by)
+WHERE id IN (SELECT value FROM json_each(:ids)) AND is_head = 1 AND next_attempt_at < '9999'
 """
 
 WAITING = """

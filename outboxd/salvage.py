@@ -1,0 +1,47 @@
+"""Salvage: what is open here was removed from its place, and nobody but this process has it any more.
+
+Once it is closed the kernel forgets it, with whatever was pending in there, so it is copied first.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from outboxd import database, report
+from outboxd.backup import copy_of, discard, free
+from outboxd.logs import line, logger
+from outboxd.outbox import Outbox
+from outboxd.trouble import AGAIN, Trouble
+
+
+def salvage(outbox: Outbox, now: datetime) -> Path:
+    """Copy what `outbox` has open to a file beside its place. Raises DatabaseError and RightsError."""
+    lost = outbox.path.with_name(f"{outbox.path.name}.lost-{now:%Y%m%dT%H%M%SZ}")
+    target = free(lost)
+    try:
+        with outbox.opened() as origin:
+            pending = origin.execute(report.DEPTH).fetchone()[0]
+            copy_of(origin, target)
+    except Exception as error:
+        discard(target)
+        if isinstance(error, sqlite3.Error):
+            raise database.unusable(target.parent, error) from error
+        raise
+    hint = f"to have it back: outboxd restore {target}" if pending else None
+    logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
+    return target
+
+
+def leave(
+    outbox: Outbox, clock: Callable[[], datetime], trouble: Trouble, wait: Callable[[float], bool]
+) -> None:
+    """Salvage what is open, if it is adrift, however long that takes; `wait` seconds, True to give it up."""
+    while outbox.is_adrift:
+        try:
+            salvage(outbox, clock())
+            return
+        except Exception as error:  # no room for a copy: it may mend
+            trouble.tell(error)
+        if wait(AGAIN):
+            return

@@ -1,0 +1,248 @@
+"""The outbox is removed or replaced under a running daemon: it is told, salvaged, and taken up again."""
+
+import fcntl
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import outboxd
+from outboxd import app, backup, database
+from outboxd.brevo.sandbox import Fault, Sandbox
+from outboxd.errors import AdriftError
+from tests.conftest import until
+from tests.processes import Daemon, write_config
+from tests.shop import MakeShop, Shop
+from tests.test_relay import running
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as made:
+        yield made
+
+
+@pytest.fixture
+def config(tmp_path: Path, sandbox: Sandbox) -> Path:
+    database.migrate(tmp_path / "outbox.db")
+    return write_config(tmp_path / "config.yaml", sandbox.url)
+
+
+def created(outbox: Path, number: int) -> int:
+    data = {"id": number, "email": f"ann{number}@example.com"}
+    return outboxd.enqueue("customer_created", data, db=outbox)
+
+
+def lost(outbox: Path) -> Path:
+    """What was salvaged, which must be one file."""
+    [found] = outbox.parent.glob("outbox.db.lost-*")
+    return found
+
+
+def pending(path: Path) -> list[int]:
+    """The customers that a file has pending events of; the file must be sound."""
+    backup.check(path)
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT payload ->> 'id' FROM outbox WHERE status = 'pending' ORDER BY id")
+        return [row[0] for row in rows]
+
+
+def remove(outbox: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        outbox.with_name(outbox.name + suffix).unlink()
+
+
+@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm", ".daemon", ".drainers", ".turn")])
+def test_a_removed_outbox_is_told_waited_for_and_taken_up_when_it_is_made_anew(
+    config: Path, sandbox: Sandbox, suffixes: tuple[str, ...]
+) -> None:
+    """With the file alone, and with all that lies beside it, the locks included."""
+    with Daemon(config) as daemon:
+        created(daemon.ready().database, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+        remove(daemon.database, *suffixes)
+        daemon.says("salvaged", 3)
+        assert f'reason="{daemon.database} was removed while it was in use"' in daemon.words
+        daemon.says(
+            f'reason="there is no outbox at {daemon.database}" hint="create it with: outboxd migrate"'
+        )
+        told = subprocess.run(
+            [sys.executable, "-m", "outboxd", "status", "--config", str(config)],
+            capture_output=True,
+            text=True,
+        )
+        assert (told.returncode, "there is no outbox" in told.stderr) == (66, True)
+        database.migrate(daemon.database)
+        created(daemon.database, 2)
+        daemon.says("unstuck")
+        until(lambda: sandbox.contact("ann2@example.com"))
+        until(lambda: daemon.status()["delivered"] == 1)
+        assert daemon.words.count("stuck reason") == 2
+        with Daemon(config) as second:
+            assert second.ended() == 75
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+    backup.check(daemon.database)
+
+
+def test_what_was_pending_in_a_removed_file_is_salvaged(config: Path, sandbox: Sandbox) -> None:
+    """Its log included: nobody else can reach it any more."""
+    sandbox.faults.add(Fault(status=503))
+    with Daemon(config) as daemon:
+        for number in range(5):
+            created(daemon.ready().database, number)
+        until(lambda: daemon.status()["retrying"] == 5)
+        remove(daemon.database, "", "-wal", "-shm")
+        daemon.says("salvaged", 3)
+        assert f'pending=5 hint="to have it back: outboxd restore {lost(daemon.database)}"' in daemon.words
+    assert pending(lost(daemon.database)) == [0, 1, 2, 3, 4]
+
+
+def test_a_backup_moved_into_place_is_taken_up_and_spoilt_by_nothing_of_the_old_log(
+    config: Path, sandbox: Sandbox
+) -> None:
+    """The log of the old file lies where the new one's would, full of pages that are not the new one's."""
+    with Daemon(config) as daemon:
+        created(daemon.ready().database, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+        saved = daemon.database.with_name("saved.db")
+        backup.back_up(daemon.database, saved)
+        sandbox.faults.add(Fault(status=503))
+        for number in range(2, 5):
+            created(daemon.database, number)
+        until(lambda: daemon.status()["retrying"] == 3)
+        assert daemon.database.with_name("outbox.db-wal").stat().st_size > 0
+        sandbox.faults.clear()
+        saved.replace(daemon.database)
+        daemon.says("unstuck")
+        assert f'reason="another file has taken the place of {daemon.database}"' in daemon.words
+        created(daemon.database, 5)
+        until(lambda: sandbox.contact("ann5@example.com"))
+        until(lambda: daemon.status()["delivered"] == 2)
+        assert daemon.status()["pending"] == 0
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+    backup.check(daemon.database)
+    assert pending(lost(daemon.database)) == [2, 3, 4]
+    assert sandbox.contact("ann2@example.com") is None
+
+
+def test_nothing_is_taken_up_that_is_no_sound_outbox_of_this_version(config: Path) -> None:
+    with Daemon(config) as daemon:
+        daemon.ready()
+        spoilt = daemon.database.with_name("spoilt.db")
+        spoilt.write_bytes(b"this is no database " * 1000)
+        spoilt.replace(daemon.database)
+        daemon.says("is not a sound SQLite database")
+        database.migrate(spoilt)
+        with closing(sqlite3.connect(spoilt)) as connection, connection:
+            connection.execute("UPDATE outboxd_schema SET version_num = '9999'")
+        spoilt.replace(daemon.database)
+        daemon.says("newer outboxd (schema 9999")
+        assert "unstuck" not in daemon.words
+        assert "Traceback" not in daemon.words
+
+
+def test_where_there_is_no_room_for_a_copy_what_is_lost_is_held_until_there_is(config: Path) -> None:
+    with Daemon(config) as daemon:
+        created(daemon.ready().database, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+        directory = config.parent
+        away = directory.with_name("away")
+        directory.rename(away)
+        daemon._words = away / daemon._words.name
+        daemon.says("does not exist")
+        assert "salvaged" not in daemon.words
+        away.rename(directory)
+        daemon._words = directory / daemon._words.name
+        daemon.says("unstuck")
+        created(daemon.database, 2)
+        until(lambda: daemon.status()["delivered"] == 2)
+
+
+@pytest.mark.parametrize("file", [".daemon", ".drainers"])
+def test_a_removed_lock_is_taken_anew_before_another_daemon_can_be_in(config: Path, file: str) -> None:
+    with Daemon(config) as daemon:
+        daemon.ready()
+        remove(daemon.database, file)
+        daemon.says("unstuck")
+        assert "the lock files beside the outbox were removed" in daemon.words
+        assert not list(config.parent.glob("outbox.db.lost-*"))
+        with Daemon(config) as second:
+            assert second.ended() == 75
+        created(daemon.database, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+
+
+def test_whose_lock_was_removed_and_taken_by_another_waits_for_that_one(config: Path) -> None:
+    with Daemon(config) as daemon:
+        daemon.ready()
+        lock = daemon.database.with_name("outbox.db.daemon")
+        theirs = lock.with_name("theirs")
+        theirs.write_text("process 4711 on shop")
+        with theirs.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            theirs.replace(lock)
+            daemon.says("is drained already, by process 4711 on shop")
+            created(daemon.database, 1)
+            assert "unstuck" not in daemon.words
+        daemon.says("unstuck")
+        until(lambda: daemon.status()["delivered"] == 1)
+
+
+def test_what_is_in_flight_when_the_file_goes_ends_before_the_next_one_is_taken_up(tmp_path: Path) -> None:
+    """At no time are there two deliveries for one customer."""
+    with Sandbox(latency=timedelta(seconds=1)) as slow:
+        config = write_config(tmp_path / "config.yaml", slow.url)
+        outbox = tmp_path / "outbox.db"
+        database.migrate(outbox)
+        for number in range(4):
+            created(outbox, number)
+        saved = tmp_path / "saved.db"
+        backup.back_up(outbox, saved)
+        with Daemon(config) as daemon:
+            until(lambda: slow.stats["under_way"] == 4)
+            saved.replace(outbox)
+            daemon.says("unstuck")
+            until(lambda: daemon.status()["delivered"] == 4)
+        assert slow.stats["contacts"] == 4
+        assert slow.stats["largest_overlap"] == 1
+
+
+def test_of_what_goes_together_no_call_is_begun_once_the_file_has_gone(make_shop: MakeShop) -> None:
+    shop = make_shop(sandbox={"latency": timedelta(seconds=0.7)}, batch={"batch_size": 10})
+    shop.know(50)
+    shop.fill(
+        "updated",
+        [{"id": str(n), "email": f"ann{n}@example.com", "firstName": "Ann"} for n in range(50)],
+        is_backfill=True,
+    )
+    with running(shop.relay):
+        until(lambda: shop.sandbox.stats["under_way"] == 1)
+        shop.path.rename(shop.path.with_name("elsewhere.db"))
+        until(lambda: shop.relay.is_adrift)
+        until(lambda: shop.sandbox.stats["under_way"] == 0)
+    assert [call.path for call in shop.calls] == ["/contacts/batch"]
+
+
+def test_a_drain_ends_with_what_has_happened(shop: Shop) -> None:
+    shop.enqueue("created", id=1, email="ann@example.com")
+    shop.path.rename(shop.path.with_name("elsewhere.db"))
+    with pytest.raises(AdriftError, match="was removed while it was in use"):
+        shop.drain()
+    assert shop.calls == []
+
+
+def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:
+    elsewhere = shop.path.with_name("elsewhere.db")
+    shop.path.rename(elsewhere)
+    elsewhere.rename(shop.path)
+    assert shop.sent("created", id=1, email="ann@example.com")["status"] == "delivered"
+    with closing(app.outbox(shop.settings)) as outbox:
+        assert not outbox.is_adrift

@@ -1,0 +1,126 @@
+"""What wakes a drain: its bell, and commits by anybody, whether or not the host tells of writing."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+
+import pytest
+
+from outboxd import database
+from outboxd.wake import Bell, Hints, Wake
+
+LONG = 20.0
+"""Seconds that no test waits for in vain."""
+
+INSERT = "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    database.migrate(tmp_path / "outbox.db")
+    return tmp_path / "outbox.db"
+
+
+@pytest.fixture
+def watched(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(database.connect(path, read_only=True)) as connection:
+        yield connection
+
+
+@pytest.fixture(params=["inotify", "no inotify"])
+def wake(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, path: Path, watched: sqlite3.Connection
+) -> Iterator[Wake]:
+    if request.param == "no inotify":
+        monkeypatch.setattr("outboxd.wake.Hints.will_come", lambda hints: False)
+        monkeypatch.setattr("outboxd.wake.Hints.fileno", lambda hints: -1)
+    with closing(Wake(path, lambda: version(watched))) as made:
+        yield made
+
+
+def version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def commit(path: Path) -> None:
+    """By another process, in plain SQL."""
+    program = f"import sqlite3\nwith sqlite3.connect({str(path)!r}) as c: c.execute({INSERT!r})"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def rested(wake: Wake, seen: int) -> float:
+    """How long it rested, of a rest that nothing else would end."""
+    started = monotonic()
+    wake.rest(LONG, seen)
+    return monotonic() - started
+
+
+def test_a_commit_by_another_process_ends_the_rest(wake: Wake, path: Path) -> None:
+    seen = wake.seen()
+    other = Thread(target=commit, args=(path,))
+    other.start()
+    assert rested(wake, seen) < LONG
+    other.join()
+
+
+def test_a_commit_before_the_rest_lets_none_begin(wake: Wake, path: Path) -> None:
+    seen = wake.seen()
+    commit(path)
+    assert rested(wake, seen) < LONG
+
+
+def test_the_bell_ends_the_rest_also_if_it_rang_before_it(wake: Wake) -> None:
+    seen = wake.seen()
+    wake.bell.set()
+    assert rested(wake, seen) < LONG
+
+
+def test_what_is_written_and_not_committed_ends_no_rest(wake: Wake, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        seen = wake.seen()
+        connection.execute("PRAGMA cache_size = 1")  # so that it is written before the commit
+        connection.execute("BEGIN IMMEDIATE")
+        for _ in range(200):
+            connection.execute(INSERT.replace("{}", '{"id": "' + "7" * 500 + '"}'))
+        wake.rest(0.1, seen)
+        assert wake.seen() == seen
+        connection.execute("COMMIT")
+    assert rested(wake, seen) < LONG
+
+
+def test_a_log_that_is_made_anew_is_watched_anew(path: Path) -> None:
+    """Whoever closes a database last removes its log."""
+    hints = Hints(path)
+    with closing(database.connect(path, read_only=True)) as first:
+        version(first)
+        assert hints.will_come()
+    commit(path)  # it is the last one to close
+    assert not path.with_name("outbox.db-wal").exists()
+    hints.take()
+    assert not hints.will_come()
+    with closing(database.connect(path)) as second:
+        second.execute(INSERT)
+        assert hints.will_come()
+    hints.close()
+
+
+def test_a_bell_that_is_closed_rings_for_nobody() -> None:
+    """Its number may be another file's by then."""
+    bell = Bell()
+    number = bell.fileno()
+    bell.close()
+    reading, writing = os.pipe()
+    assert number in (reading, writing)
+    bell.set()
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 8)
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    bell.close()
