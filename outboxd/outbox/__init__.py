@@ -261,9 +261,11 @@ class Outbox:
             connection.exec_driver_sql(statements.TAKE_OVER, {"at": to_text(at)})
 
     def recount(self) -> None:
-        """Set the depth by counting. Only a foreign hand in the file can have made it wrong."""
-        with self._transaction() as connection:
-            connection.exec_driver_sql(statements.RECOUNT)
+        """Correct the depth by counting. Only a foreign hand in the file can have made it wrong."""
+        [(pending, dead)] = self._look(statements.OFF)  # what others finish meanwhile leaves both as far off
+        if pending or dead:
+            with self._transaction() as connection:
+                connection.exec_driver_sql(statements.CORRECT, {"pending": pending, "dead": dead})
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         events = (event_of(row, self.default_source) for row in rows)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from outboxd.clock import to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.notices import COMPLETED, FAILED, Notification, Wanted
+from outboxd.outbox import totals
 
 MOST_NAMED = 20
 """Event ids, and reasons, that a summary names."""
@@ -147,7 +148,8 @@ class Notices:
             "now": to_text(now),
         }
         with self._transaction() as connection:
-            connection.exec_driver_sql(FINISH, values)
+            finished = connection.exec_driver_sql(FINISH, values).rowcount
+            totals.add(connection, "notifications", {told.type: finished if error is None else 0})
 
     def put_back(self, told: Notification, error: str, at: datetime) -> None:
         """It is tried again at `at`."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd.clock import to_text
-from outboxd.outbox.statements import RECOUNT
+from outboxd.outbox.statements import CORRECT, OFF
 
 ATTACH = "ATTACH :present AS present"
 
@@ -127,7 +127,8 @@ def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool
     if then.lost is not None:
         for statement in GO_ON:
             backup.execute(statement)
-    backup.execute(RECOUNT)
+    pending, dead = backup.execute(OFF).fetchone()
+    backup.execute(CORRECT, {"pending": pending, "dead": dead})
     backup.execute("COMMIT")
     if then.erased:
         backup.execute("VACUUM main")  # not in the file's slack either
