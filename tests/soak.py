@@ -5,9 +5,9 @@
 A relay with retention drains what a shop writes, on a clock that runs through the days as events are written.
 At each tenth: the size of the file and of its log, the memory of the relay's process, the longest time that
 a writer waited. The first tenth fills what retention keeps; from then on all of it must be flat. At the end
-a large sweep is made without other work, and it is told how long its steps held the lock, from when they had it
-until their commits gave it back. What of that their own work does not explain, which is told beside it, is the
-machine's doing: its disk, and other programs.
+a large sweep is made without other work, and it is told how long its steps held the lock, from when they had
+it until their commits gave it back. What of that their own work does not explain, which is told beside it, is
+the machine's doing: its disk, and other programs.
 """
 
 import argparse
@@ -207,7 +207,7 @@ def time_sweep(path: Path, events: int) -> bool:
             """
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :events)
             INSERT INTO outbox (event, payload, idempotency_key)
-            SELECT 'customer_updated', json_object('id', i, 'x', hex(randomblob(500))), hex(randomblob(16)) FROM n
+            SELECT 'customer_updated', json_object('id', i, 'x', hex(randomblob(500))), 'key' || i FROM n
             """,
             {"events": events},
         )
@@ -223,7 +223,7 @@ def time_sweep(path: Path, events: int) -> bool:
         pruning.cut_log(limit=0)
     held, worked = (quantiles(times, n=100) for times in (pruning.held, pruning.worked))
     sys.stdout.write(
-        f"sweep of {events:,} events in {steps:,} steps; {before:.0f} MB before, {megabytes(path):.0f} MB after\n"
+        f"{events:,} events swept in {steps:,} steps; {before:.0f} MB before, {megabytes(path):.0f} after\n"
         f"lock held: median {held[49]:.1f} ms, p99 {held[98]:.1f} ms, longest {max(pruning.held):.1f} ms; "
         f"own work: p99 {worked[98]:.1f} ms, longest {max(pruning.worked):.1f} ms\n"
     )

@@ -21,7 +21,7 @@ from outboxd.retention import Retention
 ROWS = 200
 """Rows that one transaction removes at most."""
 
-BUDGET = 0.004
+BUDGET = 0.002
 """Seconds after which a transaction takes on no more; then it commits, which takes as long again."""
 
 REST = 0.001
