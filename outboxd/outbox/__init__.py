@@ -34,7 +34,7 @@ CHUNK = 200
 
 NOTHING = Wanted()
 
-EVER = datetime(9999, 12, 31, tzinfo=UTC)
+EVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 REST = 0.001
 """Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
