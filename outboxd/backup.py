@@ -15,6 +15,9 @@ from outboxd.errors import EX_DATA, DatabaseError, OutboxdError, RightsError
 PAGES = 2_000
 """Pages between two words on how far it is."""
 
+PART = ".outboxd-part"
+"""How the names of files end that are not whole yet. They hold personal data as the outbox does."""
+
 Advance = Callable[[int, int], None]
 """Told how many pages are done, of how many."""
 
@@ -32,12 +35,13 @@ def back_up(
 
     Raises BackupError if something is there already, unless `force`, or if it is the outbox itself.
     """
-    if target.exists() and (not force or target.samefile(source)):
-        told = "is the outbox itself" if target.samefile(source) else "is there already"
-        raise BackupError(f"{target} {told}", hint="name another file, or say --force to overwrite it")
+    if target.exists() and target.samefile(source):
+        raise BackupError(f"{target} is the outbox itself", hint="name another file")
+    if target.exists() and not force:
+        raise BackupError(f"{target} is there already", hint="name another file, or say --force")
     if target.with_name(target.name + "-wal").exists():
         raise BackupError(f"{target} is a database in use", hint="name another file")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = part_of(target)
     try:
         copy(source, part, advance)
         check(part)
@@ -47,6 +51,14 @@ def back_up(
     finally:
         discard(part)
     return size
+
+
+def part_of(target: Path) -> Path:
+    """Where the file that is to become `target` is made; what killed processes left there goes."""
+    for left in target.parent.glob(f".*.[0-9]*{PART}"):
+        if not Path("/proc", left.name.removesuffix(PART).rpartition(".")[2]).exists():
+            discard(left)
+    return target.with_name(f".{target.name}.{os.getpid()}{PART}")
 
 
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
@@ -59,8 +71,9 @@ def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> 
             origin.execute("SELECT 1 FROM sqlite_master").fetchone()
             origin.backup(copied, pages=PAGES, progress=lambda _s, left, pages: advance(pages - left, pages))
             copied.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
-        except sqlite3.Error as error:
-            raise database.unusable(source, error) from error
+        except sqlite3.Error as error:  # to read takes no room
+            full = "is full" in str(error)
+            raise database.unusable(target.resolve() if full else source, error) from error
     sync(target)
 
 

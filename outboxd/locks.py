@@ -9,7 +9,7 @@ import _thread  # for a lock or two; `threading` would be loaded at every event
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from outboxd.errors import HeldError, RightsError
 
@@ -133,8 +133,9 @@ def _sole(path: str, database: str | PathLike[str], who: str) -> Iterator[None]:
                 f"{database} is drained already, by {holder}",
                 hint="stop that one first, or say --shared to drain beside it",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, who.encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds nevertheless
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, who.encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -134,15 +134,16 @@ class Relay:
         self._is_draining = True
         if standing(self._outbox.state(KEY)) is None:
             self._mode.demand(self._clock())
-        while True:
-            self.bell.clear()
-            pause = self.step()
-            is_idle = not self._jobs and not self._unrecorded
-            has_work = self._has_work(later=until_nothing_waits)
-            self.is_drained = not has_work and self._importing.is_idle and self.paused is None
-            if is_idle and (self.is_drained or self._is_stopped()):
-                return
-            self.bell.wait(pause)
+        with self._notifying.awaited():
+            while True:
+                self.bell.clear()
+                pause = self.step()
+                is_idle = not self._jobs and not self._unrecorded and not self._notifying.is_busy
+                has_work = self._has_work(later=until_nothing_waits)
+                self.is_drained = not has_work and self._importing.is_idle and self.paused is None
+                if is_idle and (self.is_drained or self._is_stopped()):
+                    return
+                self.bell.wait(pause)
 
     def step(self) -> float:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""

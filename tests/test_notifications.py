@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +14,17 @@ import pytest
 from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook
 
-from outboxd import cli
-from outboxd.brevo.sandbox import Fault
+import outboxd
+from outboxd import cli, database
+from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.notices import TYPES
 from tests.conftest import until
+from tests.processes import KEY, status, write_config
 from tests.receiver import Receiver, receiving
 from tests.shop import MakeShop, Shop
+from tests.test_relay import running
 
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 ANN = {"id": 1, "email": "ann@example.com", "firstName": "Ann"}
 
@@ -123,16 +131,43 @@ def test_a_receiver_that_never_takes_it_makes_a_dead_letter(
 def test_a_dead_receiver_does_not_slow_the_sync(shop: Shop, receiver: Receiver) -> None:
     receiver.status = None
     shop.reopen(notifications={"webhook_url": receiver.url, "each": True})
-    shop.sent("created", **ANN)
-    until(lambda: shop.relay.step() >= 0 and len(receiver.posts) == 1)
-    shop.sandbox.faults.add(Fault(status=403, times=1))
-    for number in range(100):
-        shop.enqueue("created", id=number + 2, email=f"c{number}@example.com")
+    with running(shop.relay):
+        for number in range(101):
+            shop.enqueue("created", id=number, email=f"c{number}@example.com")
+        until(lambda: shop.status()["delivered"] == 101)
+        assert len(receiver.posts) == 1, "it still hangs"
+
+
+def test_a_drain_tells_all_that_is_due_before_it_ends_and_nothing_twice(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    """For those who drain by cron, and run no daemon."""
+    with Sandbox() as sandbox:
+        hook = {"webhook_url": receiver.url, "each": True}
+        config = write_config(tmp_path / "config.yaml", sandbox.url, notifications=hook)
+        database.migrate(tmp_path / "outbox.db")
+        for number in range(5):
+            body = {"id": number, "email": f"c{number}@example.com"}
+            outboxd.enqueue("customer_created", body, db=tmp_path / "outbox.db")
+        command = [sys.executable, "-m", "outboxd", "drain", "--config", str(config)]
+        for _ in range(2):
+            done = subprocess.run(command, env={**os.environ, "BREVO_API_KEY": KEY}, timeout=60)
+            assert done.returncode == 0
+    assert sorted(told["event_id"] for told in receiver.of_type("sync_completed")) == [1, 2, 3, 4, 5]
+    assert status(tmp_path / "outbox.db")["notifications"] == {"pending": 0, "dead": 0}
+
+
+def test_a_drain_gives_a_receiver_that_is_down_one_try(shop: Shop, receiver: Receiver) -> None:
+    """It would have to wait for each of a thousand."""
+    receiver.status = 503
+    shop.reopen(notifications={"webhook_url": receiver.url, "each": True})
+    for number in range(5):
+        shop.enqueue("created", id=number, email=f"c{number}@example.com")
     shop.drain()
-    shop.later(minutes=5)
-    shop.drain()
-    assert shop.status()["delivered"] == 101
-    assert len(receiver.posts) == 1, "it still hangs"
+    assert len(receiver.posts) == 1
+    assert shop.rows("SELECT last_error FROM notifications WHERE attempts = 1") == [
+        ("the receiver answered 503",)
+    ]
 
 
 def test_a_lane_that_stops_and_goes_on_is_told(shop: Shop, receiver: Receiver) -> None:
@@ -195,3 +230,59 @@ def test_what_was_noted_is_delivered_after_a_restart(shop: Shop, receiver: Recei
     shop.sent("created", **ANN)
     shop.reopen(notifications={"webhook_url": receiver.url})
     assert [message["type"] for message in told(shop, receiver)] == ["sync_completed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "OUTBOXD_SECRET is not set"),
+        ("", "OUTBOXD_SECRET is not set"),
+        ("whsec_?", "it must be whsec_ and 24 to 64 bytes in base64"),
+        ("whsec_c2hvcnQ=", "it must be whsec_ and 24 to 64 bytes in base64"),
+        (SECRET, None),
+    ],
+)
+def test_a_secret_that_is_none_is_found_by_check_and_not_shown(
+    db: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, told: str | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv("OUTBOXD_SECRET", raising=False)
+    else:
+        monkeypatch.setenv("OUTBOXD_SECRET", value)
+    hook = {"webhook_url": "https://shop.example/hook", "secret_env": "OUTBOXD_SECRET"}
+    config = db.with_name("config.yaml")
+    config.write_text(json.dumps({"database": str(db), "notifications": hook}))
+    ran = CliRunner().invoke(cli.group, ["check", "--offline", "--json", "--config", str(config)])
+    [found] = [each for each in json.loads(ran.output)["checks"] if each["what"] == "webhook"]
+    assert found["is_well"] == (told is None)
+    assert (told or "signed") in found["told"]
+    assert not value or value not in ran.output
+
+
+BODIES = re.findall(
+    r"^\| `(\w+)` \| ([^|]*`[^|]*) \|$", README.partition("## Be told")[2].partition("\n## ")[0], re.M
+)
+
+
+def test_the_readme_names_every_member_of_every_body(shop: Shop, receiver: Receiver) -> None:
+    hook = {"webhook_url": receiver.url, "events": list(TYPES)}
+    shop.reopen(options={"sync_mode": "batch"}, notifications=hook)
+    shop.sandbox.faults.add(Fault(status=403, times=1))
+    shop.enqueue("created", **ANN)
+    shop.insert("customer_created", "[]")
+    shop.drain()
+    shop.later(minutes=5)
+    shop.drain()
+    told(shop, receiver, 5)
+    named = {type_: set(re.findall(r"`(\w+)`", text)) for type_, text in BODIES}
+    named["sync_failed"] |= named["sync_completed"]  # "the same"
+    assert {type_: set(receiver.of_type(type_)[0]) for type_ in TYPES} == named
+
+
+def test_the_readme_names_every_member_of_the_body_of_each_event(shop: Shop, receiver: Receiver) -> None:
+    shop.reopen(notifications={"webhook_url": receiver.url, "each": True})
+    shop.sent("created", **ANN)
+    (message,) = told(shop, receiver)
+    text = README.partition("With `each: true`")[2].partition(".\n")[0].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", text)) == set(message["data"])
+    assert set(message) == {"type", "timestamp", "data"}

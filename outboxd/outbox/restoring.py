@@ -104,7 +104,7 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     pending = int(backup.execute(PENDING).fetchone()[0])
     if present is None:
         return Then(pending)
-    backup.execute(ATTACH, {"present": str(present)})
+    backup.execute(ATTACH, {"present": f"{present.absolute().as_uri()}?mode=ro"})
     lost, undelivered = backup.execute(WRITTEN_SINCE).fetchone()
     return Then(
         pending,
