@@ -374,9 +374,8 @@ class Relay:
 
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
-        until = self.lane.until
-        is_waiting_long = until is not None and until > self._clock() + LONG
-        is_stopped = self.lane.state == "blocked" or (self.lane.state == "waiting" and is_waiting_long)
+        patience = LONG if self.lane.state == "waiting" else timedelta(0)
+        is_stopped = self.lane.until is not None and self.lane.until > self._clock() + patience
         return is_stopped or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:

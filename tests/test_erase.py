@@ -1,7 +1,10 @@
 """One person leaves everywhere, and the bytes of the file say so; nobody else does."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -169,6 +172,36 @@ def test_traces_of_what_was_deleted_earlier_are_found_and_removed(shop: Shop, er
     with closing(sqlite3.connect(shop.path)) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
         assert connection.execute("SELECT text FROM notes").fetchall() == [("kept",)]
+    assert_gone(shop)
+
+
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from outboxd import app, clock, config
+from outboxd.outbox.erasing import Erasing
+from outboxd.outbox.pruning import Pruning
+room, name = (Pruning, "shrink") if sys.argv[2] == "shrink" else (Erasing, sys.argv[2])
+setattr(room, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+settings = config.read(__import__("pathlib").Path(sys.argv[1]))
+with app.erasing(settings, sys.argv[3], lambda: clock.wall() + timedelta(seconds=1)) as eraser:
+    eraser.erase(sys.argv[4])
+"""
+
+
+@pytest.mark.parametrize("where", ["claim", "forget", "bury", "shrink"])
+def test_an_erasure_that_is_killed_is_finished_by_the_next_one(
+    shop: Shop, operate: Any, tmp_path: Path, where: str
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", **BOB)
+    operate("status")  # writes the configuration
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "config.yaml"), where, KEY, ANN]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=60 if where == "claim" else 2)
+        assert eraser.erase(ANN).is_complete
+    assert [contact["email"] for contact in shop.sandbox.contacts] == [BOB["email"]]
     assert_gone(shop)
 
 

@@ -180,6 +180,23 @@ def test_a_lane_that_stops_and_goes_on_is_told(shop: Shop, receiver: Receiver) -
     assert len(receiver.of_type("lane_resumed")) == 1
 
 
+def test_a_lane_that_goes_on_after_a_restart_is_told(shop: Shop, receiver: Receiver) -> None:
+    """A wrong key is mended, and the daemon started anew."""
+    hook = {"webhook_url": receiver.url, "events": ["lane_blocked", "lane_resumed"]}
+    shop.reopen(key="xkeysib-wrong", notifications=hook)
+    shop.sent("created", **ANN)
+    assert shop.status()["lane"]["state"] == "blocked"
+    shop.reopen(key="xkeysib-wrong", notifications=hook)
+    shop.drain()
+    assert shop.status()["lane"]["state"] == "blocked"
+    shop.reopen(notifications=hook)
+    shop.drain()
+    assert shop.status()["delivered"] == 1
+    told(shop, receiver, 2)
+    assert [message["type"] for message in receiver.told] == ["lane_blocked", "lane_resumed"]
+    assert "API key" in receiver.told[1]["data"]["reason"]
+
+
 def test_a_window_is_told_with_its_result(shop: Shop, receiver: Receiver) -> None:
     hook = {"webhook_url": receiver.url, "events": ["batch_completed"]}
     shop.reopen(options={"sync_mode": "batch"}, notifications=hook)
@@ -224,6 +241,18 @@ def test_the_dead_ones_are_listed_and_sent_again(shop: Shop, receiver: Receiver,
     receiver.status = 200
     told(shop, receiver)
     assert shop.status()["notifications"] == {"pending": 0, "dead": 0}
+
+
+def test_the_dead_ones_are_dropped_and_no_others(shop: Shop, receiver: Receiver, tmp_path: Path) -> None:
+    test_a_receiver_that_never_takes_it_makes_a_dead_letter(shop, receiver, 500)
+    shop.sent("updated", id=1, firstName="Anna")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"database: {shop.path}")
+    ran = CliRunner().invoke(cli.group, ["notifications", "--drop", "--json", "--config", str(config)])
+    assert "1 notifications are dropped" in ran.stderr
+    assert [each["status"] for each in json.loads(ran.stdout)] == ["pending"]
+    both = CliRunner().invoke(cli.group, ["notifications", "--drop", "--retry", "--config", str(config)])
+    assert both.exit_code == 2
 
 
 def test_what_was_noted_is_delivered_after_a_restart(shop: Shop, receiver: Receiver) -> None:

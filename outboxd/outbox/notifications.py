@@ -59,6 +59,8 @@ UPDATE notifications SET status = 'pending', finished_at = NULL, attempts = 0, n
 WHERE status = 'dead'
 """
 
+DROP = "DELETE FROM notifications WHERE status = 'dead'"
+
 
 @dataclass(slots=True)
 class _Sum:
@@ -161,6 +163,11 @@ class Notices:
         """Give every dead one all its attempts again; how many there were."""
         with self._transaction() as connection:
             return int(connection.exec_driver_sql(REVIVE, {"now": to_text(now)}).rowcount)
+
+    def drop(self) -> int:
+        """Delete every dead one; how many there were."""
+        with self._transaction() as connection:
+            return int(connection.exec_driver_sql(DROP).rowcount)
 
     def _sum_up(
         self, connection: Connection, type_: str, told: Iterable[tuple[Event, Outcome]], now: datetime
