@@ -4,9 +4,12 @@ import base64
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook
 
 import outboxd
-from outboxd import cli, database
+from outboxd import app, cli, database
 from outboxd.brevo.sandbox import Fault, Sandbox
+from outboxd.errors import DatabaseError
 from outboxd.notices import TYPES
 from tests.conftest import until
 from tests.processes import KEY, status, write_config
@@ -97,6 +101,29 @@ def test_a_message_is_signed_by_the_scheme_of_standard_webhooks(shop: Shop, rece
     assert Webhook(SECRET).verify(body, signed) == json.loads(body)
     with pytest.raises(Exception, match="No matching signature"):
         Webhook(SECRET).verify(body + b" ", signed)
+
+
+def test_an_outcome_and_its_notification_are_recorded_together_or_not_at_all(shop: Shop) -> None:
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.execute(
+            "CREATE TRIGGER refusal BEFORE INSERT ON notifications BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    shop.enqueue("created", **ANN)
+    with pytest.raises(DatabaseError, match="no room"):
+        shop.drain()
+    assert (shop.status()["pending"], shop.status()["delivered"]) == (1, 0)
+
+
+def test_what_a_killed_process_was_about_to_tell_is_told_by_the_next_one(
+    shop: Shop, receiver: Receiver
+) -> None:
+    shop.sent("created", **ANN)
+    shop.later(minutes=2)
+    with closing(app.outbox(shop.settings)) as killed:
+        begun = killed.notices.claim(shop.clock(), timedelta(minutes=1))
+    assert begun is not None
+    told(shop, receiver)
+    assert [headers["webhook-id"] for headers, _ in receiver.posts] == [begun.message_id]
 
 
 def test_a_failing_receiver_is_tried_again_with_the_same_id(shop: Shop, receiver: Receiver) -> None:
