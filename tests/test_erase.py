@@ -277,6 +277,17 @@ def test_the_command_asks_first_and_names_nobody(shop: Shop, operate: Any) -> No
         assert not [text for text in (ANN, "Annabel", "Archer", PHONE) if text in told(output)]
 
 
+def test_what_was_erased_is_told_to_programs_too(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=8, email="bob@example.com", firstName="Annabel")
+    done = operate("erase", "7", "--yes", "--json")
+    assert exit_code(done) == 0
+    facts = json.loads(done.stdout)
+    assert (facts["is_complete"], facts["told"], facts["events"]) == (True, {"custom:7": "removed"}, 1)
+    assert (facts["searched"], facts["shared"]) == ({"address": 1, "phone": 1, "name": 1}, {"name": 1})
+    assert "backups" not in done.stdout
+
+
 def test_the_search_finds_a_text_across_blocks_and_as_json_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "file"
     half = (1 << 20) - 3
