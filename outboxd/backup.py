@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from outboxd import database
-from outboxd.errors import EX_DATA, DatabaseError, OutboxdError, RightsError
+from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError, RightsError
 
 PAGES = 2_000
 """Pages between two words on how far it is."""
@@ -78,7 +78,14 @@ def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> 
 
 
 def check(path: Path) -> str:
-    """Look whether the file at `path` is a sound outbox; its schema. Raises BackupError, SchemaError."""
+    """Look whether the file at `path` is a sound outbox; its schema.
+
+    Raises BackupError, SchemaError, and NoOutboxError if nobody can read it.
+    """
+    try:
+        path.open("rb").close()  # it is nobody's who works with it: there are no locks to lose
+    except OSError as error:
+        raise NoOutboxError(f"{path} cannot be read: {error.strerror}", hint=f"look: ls -l {path}") from error
     try:
         with closing(plain(path, mode="ro")) as connection:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

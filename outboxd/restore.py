@@ -72,6 +72,8 @@ def restore(
     Raises UndecidedError if there are any and it is None, HeldError with who drains, BackupError and
     SchemaError.
     """
+    if backup.exists() and outbox.exists() and backup.samefile(outbox):
+        raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
     part = part_of(outbox)
     aside = _free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))

@@ -248,6 +248,16 @@ def test_what_is_no_sound_backup_is_refused_and_the_outbox_left(
     assert shop.rows("SELECT id FROM outbox") == [(1,)]
 
 
+def test_the_outbox_is_no_backup_of_itself_and_a_missing_file_is_none(shop: Shop, saved: Path) -> None:
+    waiting = shop.enqueue("created", id=1, email="mara@example.com")
+    with pytest.raises(BackupError, match="is the outbox itself"):
+        back(shop, shop.path, hold=True)
+    with pytest.raises(NoOutboxError, match="No such file") as caught:
+        back(shop, saved, hold=True)
+    assert caught.value.exit_code == 66
+    assert shop.rows("SELECT id, status FROM outbox") == [(waiting, "pending")]
+
+
 def test_a_backup_of_a_newer_outboxd_is_refused(shop: Shop, saved: Path) -> None:
     back_up(shop.path, saved)
     with closing(sqlite3.connect(saved)) as connection, connection:
