@@ -252,6 +252,9 @@ def test_an_id_of_nobody_and_of_several_shops_is_told(shop: Shop, eraser: Eraser
     with pytest.raises(UnknownPersonError, match="no customer") as caught:
         eraser.known("4711")
     assert caught.value.exit_code == 66
+    with pytest.raises(UnknownPersonError, match="not a valid one") as caught:
+        eraser.known("ann.archer@example,com")
+    assert "archer" not in str(caught.value)
     with pytest.raises(UnknownPersonError, match="several shops") as caught:
         eraser.known("7")
     assert caught.value.hint == "name one of: custom:7, shopify:7"
