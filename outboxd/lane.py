@@ -38,7 +38,7 @@ class Lane:
         Brevo is well again.
         """
         told = json.loads(state or "{}")
-        return cls("blocked", told["reason"], now) if told.get("state") == "blocked" else cls()
+        return cls("blocked", told.get("reason"), now) if told.get("state") == "blocked" else cls()
 
     def room(self, now: datetime) -> int | None:
         """How many deliveries may begin: None for any number, one as a probe, none while stopped."""
