@@ -22,6 +22,7 @@ from outboxd.errors import ConfigError
 from outboxd.event import Attribute, Outcome
 from outboxd.fold import Policy
 from outboxd.importing import Charge
+from outboxd.lane import Lane
 from outboxd.notices import Wanted
 from outboxd.outbox import Outbox
 from outboxd.pace import Batch, Hybrid, Mode
@@ -76,7 +77,7 @@ def relay(
     charge: Charge | None = None,
 ) -> Relay:
     """The drain of `outbox` through `courier`; without a `charge` it is alone."""
-    return Relay(
+    made = Relay(
         outbox,
         courier,
         Bulk(courier),
@@ -88,6 +89,8 @@ def relay(
         webhook=webhook(settings),
         charge=charge or Charge(),
     )
+    made.lane = Lane.left(outbox.state("lane"), clock())
+    return made
 
 
 def webhook(settings: Config) -> Webhook | None:

@@ -10,10 +10,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from outboxd import database
-from outboxd.errors import EX_DATA, DatabaseError, OutboxdError, RightsError
+from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError, RightsError
 
 PAGES = 2_000
 """Pages between two words on how far it is."""
+
+PART = ".outboxd-part"
+"""How the names of files end that are not whole yet. They hold personal data as the outbox does."""
 
 Advance = Callable[[int, int], None]
 """Told how many pages are done, of how many."""
@@ -32,12 +35,13 @@ def back_up(
 
     Raises BackupError if something is there already, unless `force`, or if it is the outbox itself.
     """
-    if target.exists() and (not force or target.samefile(source)):
-        told = "is the outbox itself" if target.samefile(source) else "is there already"
-        raise BackupError(f"{target} {told}", hint="name another file, or say --force to overwrite it")
+    if target.exists() and target.samefile(source):
+        raise BackupError(f"{target} is the outbox itself", hint="name another file")
+    if target.exists() and not force:
+        raise BackupError(f"{target} is there already", hint="name another file, or say --force")
     if target.with_name(target.name + "-wal").exists():
         raise BackupError(f"{target} is a database in use", hint="name another file")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = part_of(target)
     try:
         copy(source, part, advance)
         check(part)
@@ -49,13 +53,22 @@ def back_up(
     return size
 
 
+def part_of(target: Path) -> Path:
+    """Where the file that is to become `target` is made; what killed processes left there goes."""
+    for left in target.parent.glob(f".*.[0-9]*{PART}"):
+        if not Path("/proc", left.name.removesuffix(PART).rpartition(".")[2]).exists():
+            discard(left)
+    return target.with_name(f".{target.name}.{os.getpid()}{PART}")
+
+
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
     """Copy one state of the database at `source` to a new file, of the directory's group, on the disk."""
     with closing(database.connect(source, read_only=True)) as origin:
         try:
             copy_of(origin, target, advance)
         except sqlite3.Error as error:
-            raise database.unusable(source, error) from error
+            is_full = "is full" in str(error)  # to read takes no room
+            raise database.unusable(target.resolve() if is_full else source, error) from error
 
 
 def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda _d, _a: None) -> None:
@@ -80,7 +93,14 @@ def free(path: Path) -> Path:
 
 
 def check(path: Path) -> str:
-    """Look whether the file at `path` is a sound outbox; its schema. Raises BackupError, SchemaError."""
+    """Look whether the file at `path` is a sound outbox; its schema.
+
+    Raises BackupError, SchemaError, and NoOutboxError if nobody can read it.
+    """
+    try:
+        path.open("rb").close()  # it is nobody's who works with it: there are no locks to lose
+    except OSError as error:
+        raise NoOutboxError(f"{path} cannot be read: {error.strerror}", hint=f"look: ls -l {path}") from error
     try:
         with closing(plain(path, mode="ro")) as connection:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

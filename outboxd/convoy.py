@@ -209,7 +209,7 @@ def _carried(change: Upsert) -> dict[str, Any]:
 def _is_taken(made: ImportRow, change: Upsert, reached: Reached | None) -> bool:
     if reached is None:
         return True
-    there = reached.get(made.address_key)
+    there = reached.contacts.get(made.address_key)
     return there is not None and has(there, _carried(change))
 
 

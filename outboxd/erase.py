@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
 
-from outboxd import database, intake, person, search, sources
+from outboxd import database, intake, mapping, person, search, sources
 from outboxd.admit import admission
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.errors import EX_TEMPORARY, EventError, OutboxdError
-from outboxd.event import Claim, Verdict
+from outboxd.event import Claim, Kind, Reading, Verdict
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.outbox.pruning import Pruning
 from outboxd.payload import parse
-from outboxd.person import Person
+from outboxd.person import Person, UnknownPersonError
 from outboxd.topics import REDACTED
 
 PATIENCE = 30.0
@@ -105,7 +105,8 @@ class Eraser:
     def known(self, whom: str) -> Known:
         """What would be erased: of whoever has or had the address `whom`, or has that id.
 
-        Raises UnknownPersonError for an id that nobody has, or customers of several shops.
+        Raises UnknownPersonError for an id that nobody has, or customers of several shops, and for what is no
+        address.
         """
         with database.reading(self._outbox.path) as connection:
             persons = person.find(connection, whom)
@@ -121,6 +122,8 @@ class Eraser:
         # what was never anybody's, and names the person, is the person's
         events |= {each.event_id: each.status for each in found if each.is_nobodys}
         mentions = sorted({each.event_id for each in found} - events.keys())
+        if not persons and not events:
+            _expect_address(whom)
         return Known(persons, events, mentions, texts)
 
     def erase(self, whom: str) -> Erasure:
@@ -231,6 +234,14 @@ class Eraser:
             left=left,
             was_rewritten=was_rewritten,
         )
+
+
+def _expect_address(whom: str) -> None:
+    """Nobody here is meant: then Brevo may know them. Not by what is misspelt."""
+    try:
+        mapping.address(Reading(Kind.UPDATED, None, whom))
+    except EventError:
+        raise UnknownPersonError("nobody here has this address, and it is not a valid one") from None
 
 
 def _mentions(

@@ -213,16 +213,36 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
 
 
 class _Text:
-    """Lines for the CSV reader, which knows neither bytes nor limits; `is_cut` since it was last set."""
+    """Lines for the CSV reader, which knows neither bytes nor limits. Of the record that is read it is known
+    whether one of them `is_cut`, how many marks of quotation each `quotes` has, and thus how many they are.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._lines = _lines(stream)
+        self.begin()
+
+    def begin(self) -> None:
+        """Another record begins."""
         self.is_cut = False
+        self.quotes: list[int] = []
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
             self.is_cut = self.is_cut or line is None
+            self.quotes.append(line.replace(b'""', b"").count(b'"') if line else 0)
             yield "\n" if line is None else line.decode("utf-8", "surrogateescape")
+
+    def fault(self, number: int, error: csv.Error) -> str:
+        """Why the record, which began in the line of that number, cannot be read."""
+        is_whole = "end of data" in str(error)  # otherwise the last line was left in its middle
+        is_open, opened = False, None
+        for line, quotes in enumerate(self.quotes if is_whole else self.quotes[:-1], start=number):
+            is_open ^= bool(quotes % 2)
+            opened = line if is_open and quotes else opened
+        if opened is None:
+            return "it cannot be read as CSV: a cell is too long, or a quote stands where none can"
+        told = f"a quote opens in line {opened} and is not closed as it should be"
+        return f"{told}, so that nothing up to line {number + len(self.quotes) - 1} can be read"
 
 
 def _csv(stream: BinaryIO, head: bytes, preset: str) -> Iterator[Row | Refusal]:
@@ -238,6 +258,10 @@ def _csv(stream: BinaryIO, head: bytes, preset: str) -> Iterator[Row | Refusal]:
     if not columns.names_somebody:
         yield Refusal(number, "the header has neither a customer id nor an email, so nothing can be read")
         return
+    if columns.twice:
+        told = f"the header has {columns.twice!r} twice, and nobody can tell which counts: rename one of them"
+        yield Refusal(number, f"{told}. Nothing is read")
+        return
     for number, cells in records:
         if isinstance(cells, str):
             yield Refusal(number, cells)
@@ -250,16 +274,16 @@ def _csv(stream: BinaryIO, head: bytes, preset: str) -> Iterator[Row | Refusal]:
 def _records(stream: BinaryIO, head: bytes) -> Iterator[tuple[int, list[str] | str]]:
     """The line where each record begins, and its cells or why they cannot be read. Blank ones are skipped."""
     text = _Text(stream)
-    reader = csv.reader(text, delimiter=_delimiter(head))
+    reader = csv.reader(text, delimiter=_delimiter(head), strict=True)  # or rows would vanish in a cell
     while True:
         number = reader.line_num + 1
-        text.is_cut = False
+        text.begin()
         try:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error:
-            yield number, "it cannot be read as CSV: a cell is too long, or a quote stands open"
+        except csv.Error as error:
+            yield number, TOO_LARGE if text.is_cut else text.fault(number, error)
             continue
         if text.is_cut:
             yield number, TOO_LARGE

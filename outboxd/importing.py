@@ -102,7 +102,7 @@ class _Cargo:
 @dataclass(slots=True)
 class _Voyage:
     """An import under way. `rows` are kept until Brevo has them; `settle` makes results of its claims once it
-    is known how it ended.
+    is known how it ended. `calls` were made for it, and are counted with the first of those.
     """
 
     made: Import
@@ -110,6 +110,7 @@ class _Voyage:
     rows: list[ImportRow] = field(default_factory=list)
     failures: int = 0
     looks: int = 0
+    calls: int = 0
     after: str = ""
     is_busy: bool = False
     settle: Callable[[list[Barred]], list[Result]] | None = None
@@ -206,11 +207,11 @@ class Importing:
         else:
             self._open(rows, now)
 
-    def _open(self, rows: Sequence[ImportRow], now: datetime) -> None:
+    def _open(self, rows: Sequence[ImportRow], now: datetime, *, calls: int = 0) -> None:
         made, held = self._ledger.open(rows, now)
         self._charge.ids.add(made.id)
         self._delivery.bar((row.address_key, row.customer_key) for row in held)
-        voyage = self._voyages[made.id] = _Voyage(made, now, held)
+        voyage = self._voyages[made.id] = _Voyage(made, now, held, calls=calls)
         self._start(voyage)
 
     def _start(self, voyage: _Voyage) -> None:
@@ -223,6 +224,7 @@ class Importing:
     def _started(self, voyage: _Voyage, told: int | Outcome) -> None:
         now = self._clock()
         voyage.is_busy = False
+        voyage.calls += 1
         rows, voyage.rows = voyage.rows, []
         if isinstance(told, int):
             self._ledger.started(voyage.made.id, told)
@@ -248,7 +250,7 @@ class Importing:
         """
         voyage.status, voyage.settle = "refused", self._convoy.refused
         if len(rows) > 2 * FEW:
-            self._open(rows[: len(rows) // 2], now)
+            self._open(rows[: len(rows) // 2], now, calls=voyage.calls)
             self._open(rows[len(rows) // 2 :], now)
 
     # Under way.
@@ -274,6 +276,7 @@ class Importing:
     def _looked(self, voyage: _Voyage, told: Process | Outcome) -> None:
         now = self._clock()
         voyage.is_busy = False
+        voyage.calls += 1
         voyage.looks += 1
         voyage.look_at = now + LOOKING.delay(voyage.looks)
         is_given_up = voyage.looks > PATIENCE and now > voyage.made.started_at + LONGEST
@@ -295,6 +298,7 @@ class Importing:
     def _searched(self, voyage: _Voyage, left_out: int | None, told: Reached | Outcome) -> None:
         """Some rows were left out, Brevo does not say which: the contacts tell."""
         voyage.is_busy = False
+        voyage.calls += told.calls
         if isinstance(told, Outcome):
             self._crew.judge(told)
             voyage.look_at = self._clock() + LATEST_LOOK
@@ -323,7 +327,9 @@ class Importing:
 
     def _settled(self, voyage: _Voyage, results: Sequence[Result]) -> None:
         voyage.is_busy = False
-        self._crew.finish(results, is_judged=voyage.status == "failed")
+        counted = [replace(each, calls=each.calls + voyage.calls) for each in results[:1]]
+        voyage.calls = 0
+        self._crew.finish([*counted, *results[1:]], is_judged=voyage.status == "failed")
 
     def _end(self, voyage: _Voyage, status: str, now: datetime) -> None:
         self._ledger.ended(voyage.made.id, status, voyage.left_out, now)

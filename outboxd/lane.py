@@ -5,6 +5,7 @@ limit, a network that is down. Then the whole lane stops and no attempt is spent
 let through as a probe finds Brevo well again.
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -30,6 +31,14 @@ class Lane:
     until: datetime | None = None
     failures: int = 0
     stops: int = 0
+
+    @classmethod
+    def left(cls, state: str | None, now: datetime) -> "Lane":
+        """The lane as another process left it, by what it kept: of a blocked one a probe must tell whether
+        Brevo is well again.
+        """
+        told = json.loads(state or "{}")
+        return cls("blocked", told.get("reason"), now) if told.get("state") == "blocked" else cls()
 
     def room(self, now: datetime) -> int | None:
         """How many deliveries may begin: None for any number, one as a probe, none while stopped."""

@@ -5,6 +5,7 @@ Both are kernel locks on files of their own, gone with the process that held the
 
 from __future__ import annotations
 
+import _thread  # for a lock or two; `threading` would be loaded at every event
 import fcntl
 import os
 from collections.abc import Iterator
@@ -52,26 +53,83 @@ def word(database: str | PathLike[str]) -> str | None:
         return None
 
 
+PATIENCE = 5.0
+"""Seconds that a turn is waited for: whoever holds it longer has stopped, and SQLite's own lock must do."""
+
+_given_up: set[str] = set()
+"""Turns for which a thread of this process still waits, though its caller does not. While it does, nobody
+else here waits for that one: they would only pile up behind it.
+"""
+
+
 @contextmanager
 def turn(database: str | PathLike[str]) -> Iterator[None]:
     """Wait for this producer's turn to write.
 
     SQLite's busy handler sleeps and looks again, and whoever sleeps longest loses: one of four producers
     was seen to wait two seconds. The kernel queues instead. The lock is a courtesy: where it cannot be
-    had, SQLite's own keeps the data right.
+    had, or not in time, SQLite's own keeps the data right.
     """
+    path = f"{os.path.realpath(database)}.turn"
     try:
-        descriptor = _open(f"{os.path.realpath(database)}.turn") if os.path.exists(database) else None
+        descriptor = _open(path) if os.path.exists(database) and path not in _given_up else None
     except OSError:
         descriptor = None
-    if descriptor is None:
+    if descriptor is None or not _comes(descriptor, path):
         yield
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        _let_go(descriptor)
+
+
+def _comes(descriptor: int, path: str) -> bool:
+    """Wait for the lock; whether it came in time. If not, the descriptor is not the caller's any more.
+
+    The kernel's queue knows no time-out, so another thread stands in it. To look again and again instead
+    would keep somebody waiting ten times as long.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    came, answering = _thread.allocate_lock(), _thread.allocate_lock()
+    came.acquire()
+
+    def wait() -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if answering.acquire(blocking=False):
+            came.release()
+        else:
+            _let_go(descriptor)
+            _given_up.discard(path)
+
+    def give_up() -> bool:
+        """False if the lock has come at the last moment."""
+        _given_up.add(path)
+        if answering.acquire(blocking=False):
+            return True
+        _given_up.discard(path)
+        return False
+
+    try:
+        _thread.start_new_thread(wait, ())
+    except RuntimeError:  # no more threads
         os.close(descriptor)
+        return False
+    try:
+        return came.acquire(timeout=PATIENCE) or not give_up()
+    except BaseException:  # Ctrl-C
+        if not give_up():
+            _let_go(descriptor)
+        raise
+
+
+def _let_go(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that was forked off meanwhile, and has it too
+    os.close(descriptor)
 
 
 @contextmanager

@@ -196,6 +196,6 @@ def version(event: Event, reading: Reading) -> datetime:
     A time well after the row itself was written is a broken clock's; it would win for ever.
     """
     stated = event.occurred_at or reading.version_at
-    if stated is None or stated > event.created_at + SKEW:
+    if stated is None or stated - event.created_at > SKEW:
         return event.created_at
     return stated

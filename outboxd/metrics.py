@@ -4,6 +4,7 @@ Only reads. Counters come from totals that outlive restarts and prunings; gauges
 the daemon knows them, as of its last heartbeat.
 """
 
+import itertools
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from outboxd import __version__, database, report
 from outboxd.clock import from_text
 from outboxd.event import Verdict
 from outboxd.exposition import Family, counter, counters, gauge, gauges, histogram, text
+from outboxd.notices import TYPES
 from outboxd.stats import at_most
 
 DOUBLINGS = range(4, 28)
@@ -22,6 +24,8 @@ WAITING = ("due", "in_flight", "retrying", "dead")
 
 IMPORTS_END = ("completed", "failed")
 
+UNTOLD = ("pending", "dead")
+
 
 def page(path: Path, now: datetime, *, enabled: bool) -> str:
     """All metrics of the outbox at `path`. Raises what `database.reading` does, and SchemaError."""
@@ -29,7 +33,14 @@ def page(path: Path, now: datetime, *, enabled: bool) -> str:
         database.check_revision(path, database.revision(connection))
         facts = report.status(connection, now, enabled=enabled)
         totals = report.totals(connection)
-    return text([*_events(facts, totals), *_calls(facts, totals), *_process(facts), *_files(path)])
+    families = (
+        _events(facts, totals),
+        _calls(facts, totals),
+        _told(facts, totals),
+        _process(facts),
+        _files(path),
+    )
+    return text(itertools.chain.from_iterable(families))
 
 
 def _events(facts: Mapping[str, Any], totals: Mapping[str, Mapping[str, int]]) -> list[Family]:
@@ -69,9 +80,7 @@ def _calls(facts: Mapping[str, Any], totals: Mapping[str, Mapping[str, int]]) ->
     limits = {f"{limit['period_seconds']:g}": limit for limit in facts["limits"]}
     ended = {**dict.fromkeys(IMPORTS_END, 0), **totals.get("imports", {})}
     return [
-        counter(
-            "outboxd_calls_total", "Calls to Brevo for events, those of imports aside.", _one(totals, "calls")
-        ),
+        counter("outboxd_calls_total", "Calls to Brevo for events, imports included.", _one(totals, "calls")),
         gauges(
             "outboxd_rate_limit_calls",
             "Calls that may leave within a period of so many seconds.",
@@ -87,6 +96,24 @@ def _calls(facts: Mapping[str, Any], totals: Mapping[str, Mapping[str, int]]) ->
         gauge("outboxd_imports_under_way", "Imports under way in Brevo.", len(facts["imports"])),
         gauge("outboxd_import_rows_under_way", "Rows of the imports under way.", _rows(facts["imports"])),
         counters("outboxd_imports_total", "Imports that ended, by how.", "status", ended),
+    ]
+
+
+def _told(facts: Mapping[str, Any], totals: Mapping[str, Mapping[str, int]]) -> list[Family]:
+    told = {**dict.fromkeys(TYPES, 0), **totals.get("notifications", {})}
+    return [
+        gauges(
+            "outboxd_notifications",
+            "Notifications that your webhook has not taken: on their way, or given up.",
+            "state",
+            {state: facts["notifications"][state] for state in UNTOLD},
+        ),
+        counters(
+            "outboxd_notifications_delivered_total",
+            "Notifications that your webhook has taken, by type.",
+            "type",
+            told,
+        ),
     ]
 
 

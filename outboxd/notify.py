@@ -3,7 +3,8 @@
 Its own backoff, its own dead letters: a receiver that is down keeps nothing else waiting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ class Crew(Protocol):
 
 
 class Notifying:
-    """Delivers the notifications of one database, one after the other."""
+    """Delivers the notifications of one database, one after the other; `is_busy` while one is on its way."""
 
     def __init__(
         self,
@@ -47,11 +48,22 @@ class Notifying:
         self._crew = crew
         self._clock = clock
         self._chance = chance
-        self._is_busy = False
+        self.is_busy = False
+        self._is_awaited = False
+        self._has_failed = False
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Somebody waits for the end of it: once the receiver has failed, nothing more is begun for now."""
+        self._is_awaited, self._has_failed = True, False
+        try:
+            yield
+        finally:
+            self._is_awaited = False
 
     def step(self, now: datetime) -> float:
         """Begin what is due; seconds until there is more."""
-        if self._webhook is None or self._is_busy:
+        if self._webhook is None or self.is_busy or (self._is_awaited and self._has_failed):
             return float("inf")
         due = self._notices.next_due()
         if due is None:
@@ -60,13 +72,14 @@ class Notifying:
             return wait
         notification = self._notices.claim(now, LEASE)
         if notification is not None:
-            self._is_busy = True
+            self.is_busy = True
             job = partial(self._webhook.post, notification, now)
             self._crew.submit(job, partial(self._posted, notification), is_beside=True)
         return float("inf")
 
     def _posted(self, notification: Notification, error: Any) -> None:
-        self._is_busy = False
+        self.is_busy = False
+        self._has_failed = error is not None
         now = self._clock()
         told = {"id": notification.id, "type": notification.type, "attempt": notification.attempts}
         if error is None:

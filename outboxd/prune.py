@@ -23,7 +23,7 @@ BUSY = timedelta(milliseconds=20)
 
 
 class Step(NamedTuple):
-    """What one step removed: events, attempts (`number`: at how many events), counters or pages."""
+    """What one step removed (`number`; of attempts: at how many events), by the name it has in the report."""
 
     what: str
     number: int
@@ -68,7 +68,10 @@ def step(pruning: Pruning, retention: Retention, now: datetime) -> Step | None:
     """One step of a sweep; None when the sweep is over."""
     for what, remove in (
         ("events", pruning.events),
+        ("dropped", pruning.dropped),
         ("attempts", pruning.attempts),
+        ("notifications", pruning.notifications),
+        ("imports", pruning.imports),
         ("counters", pruning.counters),
     ):
         if count := remove(retention, now):

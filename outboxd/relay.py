@@ -151,15 +151,16 @@ class Relay:
         self._is_draining = True
         if standing(self._outbox.state(KEY)) is None:
             self._mode.demand(self._clock())
-        while True:
-            seen = self._wake.seen()
-            pause = self.step()
-            is_idle = not self._crew.jobs and not self._unrecorded
-            has_work = self._has_work(later=until_nothing_waits)
-            self.is_drained = not has_work and self._importing.is_idle and self.paused is None
-            if is_idle and (self.is_drained or self._is_stopped()):
-                return
-            self._sleep(pause, seen)
+        with self._notifying.awaited():
+            while True:
+                seen = self._wake.seen()
+                pause = self.step()
+                is_idle = not self._crew.jobs and not self._unrecorded and not self._notifying.is_busy
+                has_work = self._has_work(later=until_nothing_waits)
+                self.is_drained = not has_work and self._importing.is_idle and self.paused is None
+                if is_idle and (self.is_drained or self._is_stopped()):
+                    return
+                self._sleep(pause, seen)
 
     def step(self) -> float:
         """One round: record what came back, admit what is new, begin what is due; seconds to rest."""
@@ -377,8 +378,8 @@ class Relay:
 
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
-        is_waiting_long = self.lane.stopped_for(self._clock()) > LONG
-        return self.lane.state == "blocked" or is_waiting_long or self.paused is not None
+        patience = LONG if self.lane.state == "waiting" else 0.0
+        return self.lane.stopped_for(self._clock()) > patience or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]

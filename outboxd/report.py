@@ -79,7 +79,8 @@ WRITTEN = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbo
 
 COLUMNS = """
 id, event, CASE WHEN dropped_at IS NULL THEN status ELSE 'dropped' END AS status, source, customer_key,
-attempts, occurred_at, created_at, claimed_at, next_attempt_at, finished_at, dropped_at, last_error
+attempts, occurred_at, created_at, claimed_at, finished_at, dropped_at,
+iif(status = 'pending', next_attempt_at, NULL) AS next_attempt_at, last_error
 """
 
 NEWEST = {
@@ -120,10 +121,14 @@ SELECT count(*) FROM outbox
 WHERE status = 'delivered' AND finished_at > :after AND finished_at <= :before
 """
 
-OLD_COUNTERS = """
-SELECT (SELECT count(*) FROM stats WHERE minute <= :minute)
-     + (SELECT count(*) FROM imports WHERE ended_at <= :before)
+PRUNABLE_BESIDE = """
+SELECT (SELECT count(*) FROM outbox WHERE dropped_at IS NOT NULL AND dropped_at <= :before) AS dropped,
+       (SELECT count(*) FROM notifications WHERE status = 'delivered' AND finished_at <= :before)
+           AS notifications,
+       (SELECT count(*) FROM imports WHERE ended_at IS NOT NULL AND ended_at <= :before) AS imports
 """
+
+OLD_COUNTERS = "SELECT count(*) FROM stats WHERE minute <= :minute"
 
 WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -271,21 +276,19 @@ def dead_letters(connection: sqlite3.Connection) -> list[tuple[int, str | None, 
 
 
 def past_retention(connection: sqlite3.Connection, retention: Retention, now: datetime) -> dict[str, int]:
-    """How much a sweep at `now` would remove: events, counters; `attempts` of how many events that stay."""
+    """How much a sweep at `now` would remove, by what it is; `attempts` of how many events that stay."""
 
     def delivered(after: str, before: str) -> int:
         return int(connection.execute(PRUNABLE, {"after": after, "before": before}).fetchone()[0])
 
-    def before(age: timedelta | None) -> str:
-        return "" if age is None else to_text(now - age)
-
-    events, attempts, counters = map(before, (retention.delivered, retention.attempts, retention.counters))
+    before = retention.before(retention.delivered, now)
+    attempts, counters = (retention.before(age, now) for age in (retention.attempts, retention.counters))
     done = dict(connection.execute(STATE).fetchall()).get("attempts_pruned", "").partition("#")[0]
-    old = connection.execute(OLD_COUNTERS, {"minute": counters[:16], "before": counters}).fetchone()[0]
     return {
-        "events": delivered("", events),
-        "attempts": delivered(max(events, done), attempts) if retention.parts_attempts else 0,
-        "counters": int(old),
+        "events": delivered("", before),
+        "attempts": delivered(max(before, done), attempts) if retention.parts_attempts else 0,
+        "counters": int(connection.execute(OLD_COUNTERS, {"minute": counters[:16]}).fetchone()[0]),
+        **_dicts(connection.execute(PRUNABLE_BESIDE, {"before": before}))[0],
     }
 
 

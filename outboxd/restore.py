@@ -6,19 +6,23 @@ a backup is `restoring`'s business.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, locks
-from outboxd.backup import Advance, BackupError, check, copy, discard, free, plain
-from outboxd.errors import EX_USAGE, HeldError, OutboxdError
+from outboxd.backup import Advance, BackupError, check, copy, discard, free, part_of, plain, sync
+from outboxd.errors import EX_USAGE, DatabaseError, HeldError, OutboxdError, SchemaError
 from outboxd.outbox.restoring import Then, compare, prepare
 
 PAGES = 2_000
 """Pages between two looks whether somebody has written."""
+
+
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+"""What SQLite says of a file that it cannot make anything of."""
 
 
 class UndecidedError(OutboxdError):
@@ -68,8 +72,10 @@ def restore(
     Raises UndecidedError if there are any and it is None, HeldError with who drains, BackupError and
     SchemaError.
     """
+    if backup.exists() and outbox.exists() and backup.samefile(outbox):
+        raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
-    part = outbox.with_name(f".{outbox.name}.restored")
+    part = part_of(outbox)
     aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
     with _alone(outbox, who), locks.turn(outbox), ExitStack() as stack:
         stack.callback(discard, part)
@@ -84,42 +90,68 @@ def _try(
     """One try; None if somebody wrote meanwhile."""
     with ExitStack() as stack:
         watch = _kept(stack, outbox, aside)
+        if watch is not None:
+            stack.enter_context(_undone(lambda: discard(aside)))
         copy(backup, part, advance)
         database.migrate(part)
         with closing(plain(part)) as made:
             then = compare(made, aside if watch else None)
             if then.pending and hold is None:
-                discard(aside)
                 raise _undecided(backup, then)
             prepare(made, then, now, hold=hold is True)
         if watch is None:
             _move(outbox, aside)
+            stack.enter_context(_undone(lambda: _move(aside, outbox)))
             database.create(outbox)
         if not _replace(part, outbox, watch):
             return None
     return Restored(then, aside if aside.exists() else None)
 
 
+@contextmanager
+def _undone(undo: Callable[[], None]) -> Iterator[None]:
+    """If nothing comes of it, do `undo`."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+
+
 def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Watch | None:
     """Keep a copy of the outbox, and watch the outbox from then on; None if it is missing or damaged."""
     if not outbox.exists():
         return None
+    part = part_of(aside)  # what has the name of a copy is whole
     try:
         watch = _Watch(stack.enter_context(closing(database.connect(outbox, read_only=True))))
-        copy(outbox, aside)
-        check(aside)
-    except (BackupError, OutboxdError, sqlite3.DatabaseError):
-        discard(aside)
+        copy(outbox, part)
+        check(part)
+        part.replace(aside)
+        sync(aside.parent)
+    except (OutboxdError, sqlite3.DatabaseError) as error:
+        if not _is_beyond_reading(error):
+            raise
         return None
+    finally:
+        discard(part)
     return watch
 
 
+def _is_beyond_reading(error: Exception) -> bool:
+    """Whether it is the outbox that is at fault: no outbox, damaged, or of a newer version than this."""
+    cause = error.__cause__ if isinstance(error, DatabaseError) else error
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, BackupError | SchemaError) or code in DAMAGED
+
+
 def _move(outbox: Path, aside: Path) -> None:
-    """Move a damaged outbox out of the way as it is, with its log."""
+    """Move a damaged outbox out of the way as it is, with its log; or back, if nothing came of it."""
     for suffix in ("", "-wal", "-shm"):
-        file = outbox.with_name(outbox.name + suffix)
+        file, place = outbox.with_name(outbox.name + suffix), aside.with_name(aside.name + suffix)
+        place.unlink(missing_ok=True)
         if file.exists():
-            file.rename(aside.with_name(aside.name + suffix))
+            file.rename(place)
 
 
 def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
@@ -133,8 +165,8 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
 
         (pages,) = made.execute("PRAGMA page_count").fetchone()
         try:
+            live.execute("PRAGMA journal_mode = WAL").fetchone()  # of a new file; it stays so from the start
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
-            live.execute("PRAGMA journal_mode = WAL").fetchone()
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except _ChangedError:
             return False

@@ -1,12 +1,17 @@
 """Retention: how long what is over is kept. Pure; who removes it is `prune`'s business."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from outboxd.clock import to_text
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what is over is kept; None: for ever. Attempts go with their event at the latest."""
+    """How long what is over is kept; None: for ever. Attempts go with their event at the latest.
+
+    `delivered` holds for all that is over: delivered events, dropped letters, notifications, imports.
+    """
 
     delivered: timedelta | None = timedelta(days=30)
     attempts: timedelta | None = timedelta(days=30)
@@ -16,3 +21,8 @@ class Retention:
     def parts_attempts(self) -> bool:
         """Whether attempts leave before their events do."""
         return self.attempts is not None and (self.delivered is None or self.attempts < self.delivered)
+
+    @staticmethod
+    def before(age: timedelta | None, now: datetime) -> str:
+        """The time up to which what is over has reached `age`; before all times if it is kept for ever."""
+        return "" if age is None else to_text(now - age)

@@ -50,7 +50,9 @@ Put = Callable[[dict[str, Any], str], None]
 
 
 class Columns:
-    """The columns of one CSV file, by its header. `names_somebody`: there is one of an id or an address."""
+    """The columns of one CSV file, by its header. `names_somebody`: there is one of an id or an address.
+    `twice` is a name that two columns have.
+    """
 
     def __init__(self, header: Sequence[str], preset: str) -> None:
         folded = [_folded(name) for name in header]
@@ -62,6 +64,9 @@ class Columns:
             for folding in foldings
             if folding in places
         ]
+        named = zip(header, folded, strict=True)
+        twice = (name.strip() for name, each in named if each and folded.count(each) > 1)
+        self.twice = next(twice, None)
         self.names_somebody = any(name in ("id", "email") for _, name in fields)
         taken = {index for index, _ in fields}
         self._puts = [(index, self._field(name)) for index, name in fields]

@@ -37,6 +37,7 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
         "batch": settings.get("batch", {}),
         "hybrid": settings.get("hybrid", {}),
         "metrics": settings.get("metrics", {}),
+        "notifications": settings.get("notifications", {}),
     }
     path.write_text(json.dumps(document))
     return path

@@ -241,6 +241,14 @@ def test_the_list_of_refused_rows_overwrites_nothing_that_is_needed(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_a_list_of_refused_rows_that_finds_no_room_is_told_by_its_name(operate: Operate, rows: int) -> None:
+    """Whether the disk is full while it is written, or when it is closed."""
+    result = operate("--refused", "/dev/full", write("customers.csv", "id,email\n" + "1,nobody\n" * rows))
+    assert exit_code(result) == 74
+    assert "cannot be written to /dev/full: No space left on device" in str(result.exception)
+
+
 def test_the_list_of_refused_rows_ends_after_twenty(operate: Operate) -> None:
     result = operate(write("customers.csv", "id,email\n" + "1,nobody\n" * 1030))
     told = [line for line in result.stderr.splitlines() if line.startswith("refused:")]

@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,9 @@ from tests.processes import Daemon, write_config
 from tests.shop import KEY, Shop
 from tests.test_cli import exit_code, run
 from tests.test_erase import ANN, BODY, assert_gone
+from tests.test_metrics import bring_to
 from tests.test_schema import assert_depth_is_right
+from tests.users import needs_mounts
 
 
 @pytest.fixture
@@ -242,6 +248,16 @@ def test_what_is_no_sound_backup_is_refused_and_the_outbox_left(
     assert shop.rows("SELECT id FROM outbox") == [(1,)]
 
 
+def test_the_outbox_is_no_backup_of_itself_and_a_missing_file_is_none(shop: Shop, saved: Path) -> None:
+    waiting = shop.enqueue("created", id=1, email="mara@example.com")
+    with pytest.raises(BackupError, match="is the outbox itself"):
+        back(shop, shop.path, hold=True)
+    with pytest.raises(NoOutboxError, match="No such file") as caught:
+        back(shop, saved, hold=True)
+    assert caught.value.exit_code == 66
+    assert shop.rows("SELECT id, status FROM outbox") == [(waiting, "pending")]
+
+
 def test_a_backup_of_a_newer_outboxd_is_refused(shop: Shop, saved: Path) -> None:
     back_up(shop.path, saved)
     with closing(sqlite3.connect(saved)) as connection, connection:
@@ -267,6 +283,109 @@ def test_a_restore_beside_a_daemon_is_refused(tmp_path: Path, shop: Shop, saved:
         back_up(daemon.database, saved)
         with pytest.raises(HeldError, match="drained already, by process"):
             restore(saved, daemon.database, clock.wall(), who="a test")
+
+
+KILLED = """
+import os, signal, sys
+from outboxd import clock, restore
+from pathlib import Path
+looks = 0
+def kill_at(number):
+    global looks
+    looks += 1
+    if looks == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+backup, outbox, where, number = sys.argv[1:]
+if where == "copying":
+    advance = lambda *_: kill_at(int(number))
+    restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", advance=advance)
+restore.PAGES = 5
+was = restore._Watch.has_changed
+restore._Watch.has_changed = lambda watch: kill_at(int(number)) or was(watch)
+restore.restore(Path(backup), Path(outbox), clock.wall(), who="x")
+"""
+
+
+@pytest.mark.parametrize(("where", "number"), [("copying", 1), ("replacing", 1), ("replacing", 8)])
+def test_a_restore_that_is_killed_has_done_all_or_nothing(
+    shop: Shop, saved: Path, where: str, number: int
+) -> None:
+    shop.sent("created", id=1, email="mara@example.com", note="x" * 100_000)
+    back_up(shop.path, saved)
+    shop.enqueue("created", id=2, email="tom@example.com", note="x" * 100_000)
+    shop.close()
+    command = [sys.executable, "-c", KILLED, str(saved), str(shop.path), where, str(number)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert shop.rows("SELECT id FROM outbox") == [(1,), (2,)]
+    assert shop.rows("PRAGMA integrity_check") == [("ok",)]
+    assert shop.rows("PRAGMA journal_mode") == [("wal",)]
+    restore(saved, shop.path, shop.clock(), who="a test")
+    assert shop.rows("SELECT id FROM outbox") == [(1,)]
+    assert [file.name for file in shop.path.parent.iterdir() if "part" in file.name] == []
+    for copied in shop.path.parent.glob("*.before-*Z*"):
+        assert rows(copied, "SELECT id FROM outbox") == [(1,), (2,)], "what has the name of a copy is whole"
+
+
+def test_what_a_killed_backup_left_goes_with_the_next_one(db: Path, saved: Path) -> None:
+    """It holds personal data, under a name that nobody looks for."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from outboxd.backup import back_up\n"
+        "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "back_up(Path(sys.argv[1]), Path(sys.argv[2]), advance=kill)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(db), str(saved)], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert [file.name for file in saved.parent.glob("*saved*")] != []
+    back_up(db, saved.with_name("other.db"))
+    assert [file.name for file in saved.parent.glob("*saved*")] == []
+
+
+@pytest.mark.parametrize("before", ["0001", "0005"])
+def test_a_backup_of_an_older_schema_is_brought_to_the_current_one(
+    shop: Shop, tmp_path: Path, before: str
+) -> None:
+    old = tmp_path / "old.db"
+    bring_to(old, before)
+    with closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{\"id\": 5}')")
+    shop.sent("created", id=1, email="mara@example.com")
+    restored = back(shop, old, hold=True)
+    assert (restored.then.pending, restored.then.lost) == (1, 0)
+    assert shop.status()["dead"] == 1
+    assert shop.rows("SELECT version_num FROM outboxd_schema") == [(database.REVISIONS[-1],)]
+    assert rows(old, "SELECT version_num FROM outboxd_schema") == [(before,)]
+
+
+@needs_mounts
+def test_a_disk_that_fills_up_is_named_and_nothing_is_left_on_it(db: Path, saved: Path) -> None:
+    """The outbox lies on a disk of 2 MiB of its own, the backup too small for it on another one."""
+    script = f"""
+        set -eu
+        export PATH={Path(sys.executable).parent}:$PATH
+        mkdir {db.parent}/far {db.parent}/near
+        mount -t tmpfs -o size=100k,mode=700 none {db.parent}/far
+        mount -t tmpfs -o size=2m,mode=700 none {db.parent}/near
+        cd {db.parent}/near
+        echo 'database: outbox.db' > config.yaml
+        say() {{ "$@" 2>&1 || echo "exit $?"; }}
+        say outboxd migrate --config config.yaml
+        say outboxd backup --config config.yaml ../far/saved.db
+        say outboxd backup --config config.yaml {saved}
+        cat /dev/zero > fill 2> /dev/null || true
+        say outboxd restore --config config.yaml {saved}
+        rm fill
+        echo "left:" $(ls -A ../far . | grep -e part -e before -e saved) "and nothing else"
+        say outboxd status --config config.yaml
+    """
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"the disk that holds (\S+)/\.\S+ is full", done.stdout) == [
+        f"{db.parent}/far",
+        f"{db.parent}/near",
+    ]
+    assert done.stdout.count("exit 74") == 2
+    assert "left: and nothing else" in done.stdout
+    assert "lane            running" in done.stdout
 
 
 def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.brevo.bulk import Bulk, Process, row, takes
+from outboxd.brevo.bulk import Bulk, Process, Reached, row, takes
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.brevo.sandbox import Call, Fault, Sandbox
@@ -309,11 +309,9 @@ def test_whom_an_import_has_reached_is_whoever_was_made_or_changed_since(account
     account.later(5)
     update(account, [change(1)])
     account.sandbox.unsubscribe("ann2@example.com")
-    assert account.bulk.reached(since) == {
-        address_key("ann1@example.com"): {"FIRSTNAME": "Ann"},
-        address_key("ann2@example.com"): {},
-    }
-    assert account.bulk.reached(since + timedelta(hours=1)) == {}
+    found = {address_key("ann1@example.com"): {"FIRSTNAME": "Ann"}, address_key("ann2@example.com"): {}}
+    assert account.bulk.reached(since) == Reached(found, calls=1)
+    assert account.bulk.reached(since + timedelta(hours=1)) == Reached({}, calls=1)
     account.sandbox.faults.add(Fault(status=500))
     assert isinstance(account.bulk.reached(since), Outcome)
 

@@ -112,6 +112,16 @@ def test_events_lists_by_status_and_page(shop: Shop, operate: Any) -> None:
     assert "no address is known" in operate("events", "--dead").output
 
 
+def test_a_next_attempt_is_told_only_of_what_has_one(shop: Shop, operate: Any) -> None:
+    """A finished event keeps the time to which it was leased, and that means nothing."""
+    delivered = shop.sent("created", id=1, email="mara@example.com")["id"]
+    waiting = shop.enqueue("created", id=2, email="tom@example.com")
+    assert "next_attempt_at" not in operate("show", str(delivered)).output
+    assert "next_attempt_at" in operate("show", str(waiting)).output
+    told = json.loads(operate("events", "--json").output)
+    assert [row["next_attempt_at"] is None for row in told] == [False, True]
+
+
 def test_show_tells_an_event_with_its_attempts_and_no_payload(shop: Shop, operate: Any) -> None:
     shop.sent("created", id=1, email="mara@example.com")
     output = operate("show", "1").output

@@ -1,7 +1,10 @@
 """One person leaves everywhere, and the bytes of the file say so; nobody else does."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -172,6 +175,36 @@ def test_traces_of_what_was_deleted_earlier_are_found_and_removed(shop: Shop, er
     assert_gone(shop)
 
 
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from outboxd import app, clock, config
+from outboxd.outbox.erasing import Erasing
+from outboxd.outbox.pruning import Pruning
+room, name = (Pruning, "shrink") if sys.argv[2] == "shrink" else (Erasing, sys.argv[2])
+setattr(room, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+settings = config.read(__import__("pathlib").Path(sys.argv[1]))
+with app.erasing(settings, sys.argv[3], lambda: clock.wall() + timedelta(seconds=1)) as eraser:
+    eraser.erase(sys.argv[4])
+"""
+
+
+@pytest.mark.parametrize("where", ["claim", "forget", "bury", "shrink"])
+def test_an_erasure_that_is_killed_is_finished_by_the_next_one(
+    shop: Shop, operate: Any, tmp_path: Path, where: str
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", **BOB)
+    operate("status")  # writes the configuration
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "config.yaml"), where, KEY, ANN]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=60 if where == "claim" else 2)
+        assert eraser.erase(ANN).is_complete
+    assert [contact["email"] for contact in shop.sandbox.contacts] == [BOB["email"]]
+    assert_gone(shop)
+
+
 def test_what_brevo_does_not_let_happen_now_is_put_off(shop: Shop, eraser: Eraser) -> None:
     shop.sent("created", id=7, **BODY)
     shop.sandbox.faults.add(Fault(status=503, times=1, method="DELETE"))
@@ -219,6 +252,9 @@ def test_an_id_of_nobody_and_of_several_shops_is_told(shop: Shop, eraser: Eraser
     with pytest.raises(UnknownPersonError, match="no customer") as caught:
         eraser.known("4711")
     assert caught.value.exit_code == 66
+    with pytest.raises(UnknownPersonError, match="not a valid one") as caught:
+        eraser.known("ann.archer@example,com")
+    assert "archer" not in str(caught.value)
     with pytest.raises(UnknownPersonError, match="several shops") as caught:
         eraser.known("7")
     assert caught.value.hint == "name one of: custom:7, shopify:7"
@@ -242,6 +278,17 @@ def test_the_command_asks_first_and_names_nobody(shop: Shop, operate: Any) -> No
     assert "byte by byte, for 1 of kind address" in done.output
     for output in (dry, asked, done):
         assert not [text for text in (ANN, "Annabel", "Archer", PHONE) if text in told(output)]
+
+
+def test_what_was_erased_is_told_to_programs_too(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=8, email="bob@example.com", firstName="Annabel")
+    done = operate("erase", "7", "--yes", "--json")
+    assert exit_code(done) == 0
+    facts = json.loads(done.stdout)
+    assert (facts["is_complete"], facts["told"], facts["events"]) == (True, {"custom:7": "removed"}, 1)
+    assert (facts["searched"], facts["shared"]) == ({"address": 1, "phone": 1, "name": 1}, {"name": 1})
+    assert "backups" not in done.stdout
 
 
 def test_the_search_finds_a_text_across_blocks_and_as_json_writes_it(tmp_path: Path) -> None:

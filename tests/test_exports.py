@@ -270,6 +270,20 @@ REFUSED: dict[str, tuple[bytes, list[int], str]] = {
     "no header": (b"mara@example.com,Mara\n", [1], "neither a customer id nor an email"),
     "a long cell": (f"id,note\n1,{LONG}\n2,x\n".encode(), [2], "larger than 256 KiB"),
     "a long quoted cell": (f'id,note\n1,"{LONG}"\n2,x\n'.encode(), [2], "larger than 256 KiB"),
+    "an open quote": (b'id,note\n1,"x\n2,y\n', [2], "a quote opens in line 2 and is not closed"),
+    "an open quote up to the next": (
+        b'id,note,tag\n1,"x,y\n2,"z",y\n3,z,x\n',
+        [2],
+        "opens in line 2 and is not closed as it should be, so that nothing up to line 3",
+    ),
+    "an open quote behind a cell of two lines": (
+        b'id,note,tag\n1,"x\ny","z\n2,"y",z\n3,z,x\n',
+        [2],
+        "opens in line 3 and is not closed as it should be, so that nothing up to line 4",
+    ),
+    "a quote too many": (b'id,note\n1,"x" y\n2,x\n', [2], "a quote stands where none can"),
+    "a column named twice": (b"id,note,note\n1,x,y\n", [1], "the header has 'note' twice"),
+    "a column spelt twice": (b"Customer ID,email,E-Mail\n1,x,y\n", [1], "the header has 'email' twice"),
     "a broken line": (b'{"id":1}\n{"id":\n{"id":3}\n', [2], "not JSON"),
     "a Latin-1 line": ('{"id":1}\n{"id":2,"firstName":"Jürgen"}\n'.encode("latin-1"), [2], "not UTF-8"),
     "no object": (b'{"id":1}\n[1]\n', [2], "not a JSON object"),
@@ -294,7 +308,15 @@ def test_what_is_no_customer_is_refused_by_its_number(content: bytes, lines: lis
 
 
 def test_the_rows_around_a_refused_one_are_read() -> None:
-    for name in ("too few cells", "a long cell", "a broken line", "a long line", "an item that is none"):
+    for name in (
+        "too few cells",
+        "an open quote up to the next",
+        "a quote too many",
+        "a long cell",
+        "a broken line",
+        "a long line",
+        "an item that is none",
+    ):
         assert [is_row for _, is_row in numbers(read(REFUSED[name][0]))].count(True) >= 1, name
 
 

@@ -83,6 +83,11 @@ def assert_over(shop: Shop) -> None:
     assert shop.rows("SELECT count(*) FROM outbox WHERE status = 'pending'") == [(0,)]
 
 
+def counted(shop: Shop) -> int:
+    """The calls of the last hour, as the status has them."""
+    return int(shop.status()["windows"]["hour"]["calls"])
+
+
 # What is sent.
 
 
@@ -95,6 +100,7 @@ def test_unknown_contacts_are_made_by_one_import(shop: Shop) -> None:
         ("POST", IMPORT),
         ("GET", "/processes/1"),
     ]
+    assert counted(shop) == 2
     body = shop.calls[0].body
     assert body is not None
     assert (body["disableNotification"], body["listIds"], body["emailBlacklist"]) == (True, [LIST], False)
@@ -236,6 +242,7 @@ def test_what_an_import_left_out_goes_alone_and_ends_as_it_must(shop: Shop) -> N
     calls = [(call.method, call.path.partition("?")[0]) for call in shop.calls]
     assert calls[:3] == [("POST", IMPORT), ("GET", "/processes/2"), ("GET", "/contacts")]
     assert calls[3:] == [("POST", "/contacts")] * 3, "the phone's twice, the address' once"
+    assert counted(shop) == len(calls)
     assert shop.event(ids[7])["attempts_made"][0]["call"] == "POST /contacts/import"
     assert_over(shop)
 
@@ -332,6 +339,7 @@ def test_if_an_import_is_refused_its_events_end_as_they_would_alone(make_shop: M
     assert statuses(shop, ids) == {"dead"}
     assert {shop.event(each)["last_error"] for each in ids} == {"List ID does not exist"}
     assert len(shop.calls_of("POST", IMPORT)) == (1 if count == MANY else 3)
+    assert counted(shop) == len(shop.calls)
     assert_over(shop)
 
 
@@ -344,6 +352,7 @@ def test_whoever_spoils_an_import_does_not_keep_the_others_from_it(shop: Shop) -
     assert len(shop.sandbox.contacts) == 8 * FEW
     alone = [call for call in shop.calls if call.path == "/contacts"]
     assert len(alone) <= 2 * FEW
+    assert counted(shop) == len(shop.calls)
     assert_over(shop)
 
 

@@ -12,9 +12,9 @@ PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
     {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "wake"},
-    {"exposition", "retention", "search", "trouble", "brevo.limiter"},
+    {"exposition", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
-    {"database", "event", "pause", "brevo.sandbox"},
+    {"database", "event", "pause", "retention", "brevo.sandbox"},
     {"sources", "labels", "intake", "report", "person", "outbox", "brevo", "backup"},
     {"values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},
     {"lane", "fold", "mapping", "window", "exports"},

@@ -125,3 +125,16 @@ def test_a_probe_that_reaches_nobody_is_no_attempt_and_blocks_again(stop: Outcom
 def test_what_needed_no_call_tells_nothing_of_brevo(lane: Lane) -> None:
     unchanged = Outcome(Verdict.UNCHANGED)
     assert lane.judge(unchanged, after(60)) == (lane, unchanged)
+
+
+@pytest.mark.parametrize("state", [None, "{}", '{"state": "running"}', '{"state": "waiting", "until": null}'])
+def test_a_lane_that_was_not_blocked_begins_anew(state: str | None) -> None:
+    assert Lane.left(state, NOW) == Lane()
+
+
+def test_a_lane_that_was_left_blocked_waits_for_one_probe_to_find_brevo_well() -> None:
+    left = Lane.left('{"state": "blocked", "reason": "wrong key", "until": "2026-11-23T15:00:00.000Z"}', NOW)
+    assert (left.state, left.reason, left.room(NOW)) == ("blocked", "wrong key", 1)
+    assert left.judge(FINE, NOW)[0] == Lane()
+    still, _ = left.judge(REVOKED, NOW)
+    assert (still.state, still.reason, still.room(NOW)) == ("blocked", REVOKED.detail, 0)

@@ -1,6 +1,7 @@
 """Mapping: canonical fields become Brevo's attributes, and nothing else leaves."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -157,6 +158,16 @@ def test_a_clock_that_runs_far_ahead_is_not_believed(ahead: timedelta, is_believ
     expected = WRITTEN_AT + ahead if is_believed else WRITTEN_AT
     assert version(event(occurred_at=WRITTEN_AT + ahead), reading()) == expected
     assert version(event(), reading(version_at=WRITTEN_AT + ahead)) == expected
+
+
+ENDS = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("stated", ENDS)
+@pytest.mark.parametrize("written", ENDS)
+def test_a_time_at_either_end_of_the_calendar_is_read(stated: datetime, written: datetime) -> None:
+    said = replace(event(occurred_at=stated), created_at=written)
+    assert version(said, reading()) == min(stated, written)
 
 
 @pytest.mark.parametrize(

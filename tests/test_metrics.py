@@ -18,9 +18,21 @@ from outboxd import app, clock, database, metrics
 from outboxd.brevo.sandbox import Fault
 from outboxd.errors import NoOutboxError, SchemaError
 from outboxd.exposition import counter, counters, gauge, gauges, histogram, text
+from outboxd.notices import Wanted
+from outboxd.outbox import Outbox
 from tests.shop import MakeShop, Shop
 
-UNITS = ("_seconds", "_bytes", "_calls", "_info", "_total", "_events", "_lane", "_under_way")
+UNITS = (
+    "_seconds",
+    "_bytes",
+    "_calls",
+    "_info",
+    "_total",
+    "_events",
+    "_lane",
+    "_under_way",
+    "_notifications",
+)
 
 BEFORE_TOTALS = "0004"
 
@@ -71,7 +83,7 @@ def test_two_parsers_that_are_not_ours_read_the_same(busy: Shop) -> None:
     told = page(busy)
     read = outline(families(told))
     assert read == outline(openmetrics(as_openmetrics(told)))  # type: ignore[no-untyped-call]  # has no types
-    assert len(read) == 17
+    assert len(read) == 19
 
 
 def test_every_family_has_its_help_and_type_once_and_its_samples_together(busy: Shop) -> None:
@@ -150,7 +162,7 @@ def test_counters_never_fall_not_over_restarts_nor_prunings(busy: Shop) -> None:
     busy.reopen()
     with closing(sqlite3.connect(busy.path)) as connection, connection:
         connection.execute("DELETE FROM outbox WHERE status <> 'pending'")
-        for table in ("attempts", "stats", "imports"):
+        for table in ("attempts", "stats", "imports", "notifications"):
             connection.execute(f"DELETE FROM {table}")
     busy.later(minutes=5)
     busy.drain()
@@ -198,12 +210,33 @@ def test_imports_are_told_while_they_run_and_counted_once_when_they_end(shop: Sh
     assert found["outboxd_imports_total,status=completed"] == 1
 
 
+def test_notifications_are_told_while_they_wait_and_counted_by_type_when_they_are_taken(db: Path) -> None:
+    now = clock.wall()
+    wanted = Wanted(frozenset({"lane_blocked", "lane_resumed"}))
+    with closing(Outbox(db, default_source="custom", wanted=wanted)) as outbox:
+        for type_ in ("lane_blocked", "lane_resumed", "lane_blocked"):
+            outbox.save_state({}, now, notice=(type_, {}))
+        taken, given_up = (outbox.notices.claim(now, timedelta(minutes=1)) for _ in range(2))
+        assert taken is not None
+        assert given_up is not None
+        for _ in range(2):  # the second time it is not pending any more
+            outbox.notices.finish(taken, None, now)
+        outbox.notices.finish(given_up, "the receiver answered 500", now)
+    found = series(metrics.page(db, now, enabled=True))
+    assert found["outboxd_notifications,state=pending"] == 1
+    assert found["outboxd_notifications,state=dead"] == 1
+    assert found["outboxd_notifications_delivered_total,type=lane_blocked"] == 1
+    assert found["outboxd_notifications_delivered_total,type=lane_resumed"] == 0
+
+
 def test_a_new_outbox_has_zeros_and_no_heartbeat(db: Path) -> None:
     found = series(metrics.page(db, clock.wall(), enabled=True))
     assert "outboxd_heartbeat_timestamp_seconds" not in found
     assert found["outboxd_oldest_pending_age_seconds"] == 0
     assert found["outboxd_delivery_latency_seconds_bucket,le=+Inf"] == 0
     assert found["outboxd_imports_total,status=failed"] == 0
+    assert found["outboxd_notifications,state=dead"] == 0
+    assert found["outboxd_notifications_delivered_total,type=sync_completed"] == 0
 
 
 def test_nothing_of_a_customer_is_on_the_page(busy: Shop) -> None:
@@ -230,12 +263,17 @@ def test_an_outbox_of_before_the_totals_keeps_what_it_had_counted(tmp_path: Path
         connection.execute(
             "INSERT INTO imports (size, started_at, ended_at, status) VALUES (5, '', '', 'completed')"
         )
+        connection.execute(
+            "INSERT INTO notifications (type, data, status, next_attempt_at, created_at, finished_at)"
+            " VALUES ('sync_failed', '{}', 'delivered', '', '', '')"
+        )
     database.migrate(path)
     found = series(metrics.page(path, clock.wall(), enabled=True))
     assert found["outboxd_attempts_total,verdict=delivered"] == 2
     assert found["outboxd_attempts_total,verdict=refused"] == 1
     assert found["outboxd_calls_total"] == 3
     assert found["outboxd_imports_total,status=completed"] == 1
+    assert found["outboxd_notifications_delivered_total,type=sync_failed"] == 1
     assert found["outboxd_delivery_latency_seconds_bucket,le=0.016"] == 1
     assert found["outboxd_delivery_latency_seconds_bucket,le=0.032"] == 3
     assert found["outboxd_delivery_latency_seconds_sum"] == 0.072

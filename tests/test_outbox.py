@@ -14,6 +14,7 @@ from outboxd import database, intake, report
 from outboxd.event import Claim, Outcome, Result, Stamp, Verdict
 from outboxd.keys import address_key
 from outboxd.outbox import CHUNK, Admission, Outbox
+from tests.test_schema import assert_depth_is_right
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LEASE = timedelta(minutes=2)
@@ -271,3 +272,23 @@ def test_a_revived_event_joins_a_customer_under_way_without_a_second_lease(outbo
     assert claim(outbox) == []
     end(outbox, held, DELIVERED)
     assert ids(claim(outbox)) == [[1]]
+
+
+@pytest.mark.parametrize(("pending", "dead"), [(3, 0), (-2, 5), (0, -1)])
+def test_a_depth_that_a_foreign_hand_has_spoilt_is_corrected(outbox: Outbox, pending: int, dead: int) -> None:
+    admit(outbox, ("1", "ann@example.com"))
+    admit(outbox, ("2", "bad"), outcome=REFUSED)
+    write(outbox, 2)
+    with closing(sqlite3.connect(outbox.path)) as connection:
+        with connection:
+            connection.execute("UPDATE depth SET finished = finished - ?, dead = dead + ?", (pending, dead))
+        outbox.recount()
+        assert_depth_is_right(connection)
+
+
+def test_a_depth_that_is_right_is_counted_without_a_lock(outbox: Outbox) -> None:
+    """However many events there are: shops go on writing while a daemon starts."""
+    write(outbox)
+    with closing(sqlite3.connect(outbox.path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")  # or else: stayed locked for thirty seconds
+        outbox.recount()

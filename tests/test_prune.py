@@ -10,7 +10,7 @@ from threading import Event, Thread
 from time import perf_counter
 
 import outboxd
-from outboxd import clock
+from outboxd import app, clock
 from outboxd.clock import to_text
 from outboxd.outbox.pruning import BUDGET, Pruning
 from outboxd.prune import sweep
@@ -65,6 +65,81 @@ def test_what_is_pending_or_dead_stays_whatever_its_age(make_shop: MakeShop) -> 
     prune(shop.path, Retention(*[timedelta(hours=1)] * 3), days=3650)
     assert shop.rows("SELECT id, status FROM outbox") == [(dead["id"], "dead"), (waiting, "pending")]
     assert len(shop.event(dead["id"])["attempts_made"]) == 1
+
+
+def test_a_dropped_letter_leaves_when_it_was_dropped_long_ago_and_a_dead_one_stays(shop: Shop) -> None:
+    """Its age counts from the operator's word, not from its death."""
+    shop.later(days=-40)
+    lost, kept = (shop.sent("updated", id=number, firstName="Nobody")["id"] for number in (8, 9))
+    shop.later(days=40)
+    with closing(app.outbox(shop.settings)) as outbox:
+        assert outbox.drop([lost], "olga", shop.clock()) == [lost]
+    prune(shop.path, days=29)
+    assert shop.rows("SELECT id FROM outbox") == [(lost,), (kept,)]
+    prune(shop.path, days=31)
+    assert shop.rows("SELECT id FROM outbox") == [(kept,)]
+    assert shop.rows("SELECT event_id FROM attempts") == [(kept,)]
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert_depth_is_right(connection)
+
+
+def test_a_notification_leaves_once_it_was_delivered_and_no_other_does(db: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO notifications (type, data, status, next_attempt_at, created_at, finished_at)"
+            " VALUES ('sync_failed', '{}', ?1, ?2, ?2, iif(?1 = 'pending', NULL, ?2))",
+            [(status, to_text(clock.wall())) for status in ("pending", "delivered", "dead")],
+        )
+    prune(db, days=29)
+    assert left(db, "notifications") == 3
+    prune(db, days=31)
+    with closing(sqlite3.connect(db)) as connection:
+        told = connection.execute("SELECT status FROM notifications ORDER BY id").fetchall()
+    assert told == [("pending",), ("dead",)]
+
+
+def test_an_import_leaves_once_it_has_ended_and_none_that_is_under_way(shop: Shop) -> None:
+    with closing(app.outbox(shop.settings)) as outbox:
+        for _ in range(2):
+            made, _ = outbox.imports.open([], shop.clock())
+        outbox.imports.ended(made.id, "completed", 0, shop.clock())
+    prune(shop.path, days=29)
+    assert left(shop.path, "imports") == 2
+    prune(shop.path, days=31)
+    assert shop.rows("SELECT ended_at FROM imports") == [(None,)]
+
+
+def left(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_a_dry_run_counts_what_a_sweep_removes(shop: Shop, tmp_path: Path) -> None:
+    """Of everything one, and the same number by both."""
+    shop.clock.ahead = -timedelta(days=500)
+    shop.sent("created", id=1, email="mara@example.com")
+    lost = shop.sent("updated", id=9, firstName="Nobody")["id"]
+    with closing(app.outbox(shop.settings)) as outbox:
+        outbox.drop([lost], "olga", shop.clock())
+        made, _ = outbox.imports.open([], shop.clock())
+        outbox.imports.ended(made.id, "completed", 0, shop.clock())
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO notifications (type, data, status, next_attempt_at, created_at, finished_at)"
+            " SELECT 'sync_failed', '{}', 'delivered', created_at, created_at, created_at FROM outbox LIMIT 1"
+        )
+    shop.clock.ahead = timedelta(0)
+    counted = json.loads(run(shop, tmp_path, "prune", "--dry-run", "--json").output)
+    assert counted == {**dict.fromkeys(counted, 1), "attempts": 0}
+    removed = json.loads(run(shop, tmp_path, "prune", "--json").output)
+    assert {what: removed[what] for what in counted} == counted
+
+
+def test_nothing_is_locked_while_there_is_nothing_to_remove(db: Path) -> None:
+    """Another writer holds the lock all the while."""
+    with closing(sqlite3.connect(db, isolation_level=None)) as writer, closing(Pruning(db)) as pruning:
+        writer.execute("BEGIN IMMEDIATE")  # or else: stayed locked for thirty seconds
+        assert list(sweep(pruning, MONTH, clock.wall())) == []
 
 
 def test_what_is_to_be_kept_for_ever_is(shop: Shop) -> None:
@@ -206,11 +281,13 @@ def test_the_command_says_what_would_go_and_removes_it(shop: Shop, tmp_path: Pat
     shop.sent("updated", id=9, firstName="Nobody")
     shop.clock.ahead = timedelta(0)
     told = json.loads(run(shop, tmp_path, "prune", "--dry-run", "--json").output)
-    assert told == {"events": 1, "attempts": 0, "counters": 0}
+    assert told == dict.fromkeys(("attempts", "counters", "dropped", "notifications", "imports"), 0) | {
+        "events": 1
+    }
     assert len(shop.rows("SELECT id FROM outbox")) == 2
     result = run(shop, tmp_path, "prune")
     assert exit_code(result) == 0, result.output
-    assert "1 delivered events" in result.output
+    assert "1 delivered events, 0 dropped letters, " in result.output
     assert shop.rows("SELECT status FROM outbox") == [("dead",)]
     assert json.loads(run(shop, tmp_path, "prune", "--json").output)["events"] == 0
 

@@ -127,6 +127,18 @@ def test_what_is_no_time_never_gets_in(
     assert_depth_is_right(client)
 
 
+@pytest.mark.parametrize("moment", ["2200-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"])
+@pytest.mark.parametrize("column", ["created_at", "next_attempt_at"])
+@pytest.mark.parametrize("verb", ["INSERT", "INSERT OR IGNORE", "REPLACE"])
+def test_an_event_of_a_time_far_ahead_never_gets_in(
+    client: sqlite3.Connection, verb: str, column: str, moment: str
+) -> None:
+    """It would wait for its time in a window, and nothing newer could win over it."""
+    with pytest.raises(sqlite3.IntegrityError, match="a lifetime ahead"):
+        client.execute(f"{verb} INTO outbox (event, payload, {column}) VALUES ('e', '{{}}', ?)", (moment,))
+    assert_depth_is_right(client)
+
+
 def test_a_time_of_the_writer_is_kept(client: sqlite3.Connection) -> None:
     for second in range(60_000):
         if second % 997 == 0:

@@ -95,6 +95,10 @@ def test_unit_user_and_directory_agree(unit: dict[str, list[str]]) -> None:
     directory = f"/var/lib/{unit['StateDirectory'][0]}"
     assert f"d {directory} {mode} {user} {group} -" in (ROOT / "systemd/outboxd.tmpfiles").read_text()
     assert f"u {user} - " in (ROOT / "systemd/outboxd.sysusers").read_text()
+    name, _, path = unit["LoadCredential"][0].partition(":")
+    told = "\n".join(COMMANDS)
+    assert f"api_key_credential: {name}/'" in told
+    assert f"install -m 600 /dev/null {path}" in told
     sample = (ROOT / "config.sample.yaml").read_text()
     assert f"database: {directory}/outbox.db" in sample
 

@@ -8,7 +8,7 @@ it left out. Results are values; nothing is raised for what Brevo or the network
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,8 +30,13 @@ SPOILED = frozenset({400, 404, 409, 413, 422})
 
 ENDED_BADLY = frozenset({"failed", "cancelled"})
 
-Reached = Mapping[str, Mapping[str, Any]]
-"""Contacts by the keys of their addresses: the attributes that they have."""
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Contacts by the keys of their addresses, with the attributes that they have; found by so many calls."""
+
+    contacts: Mapping[str, Mapping[str, Any]]
+    calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +107,14 @@ class Bulk:
     def reached(self, since: datetime) -> Reached | Outcome:
         """All contacts made or changed since then."""
         found: dict[str, Mapping[str, Any]] = {}
-        for page in listing.pages(self._brevo, modified_since=since):
+        calls = 0
+        for calls, page in enumerate(listing.pages(self._brevo, modified_since=since), start=1):
             if isinstance(page, Outcome):
-                return page
+                return replace(page, calls=calls)
             for contact in page:
                 if contact.get("email"):
                     found[address_key(str(contact["email"]))] = dict(contact.get("attributes") or {})
-        return found
+        return Reached(found, calls)
 
 
 def takes(value: Any) -> bool:

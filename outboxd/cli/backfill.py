@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,13 +19,19 @@ from outboxd.cli.tally import Tally, progress
 from outboxd.config import Config
 from outboxd.config.kinds import FaultError
 from outboxd.config.kinds import source as parse_source
-from outboxd.errors import EX_DATA
+from outboxd.errors import EX_DATA, EX_IO, OutboxdError
 
 if TYPE_CHECKING:  # what is heavy is loaded by those who need it
     from outboxd.backfill import Sink
     from outboxd.preview import Preview
 
 INTERRUPTED = 130
+
+
+class ListError(OutboxdError):
+    """The refused rows cannot be listed where they were to be."""
+
+    exit_code = EX_IO
 
 
 def _source(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -93,7 +99,7 @@ def backfill(
       outboxd backfill --source magento --refused refused.jsonl page-1.json page-2.json
 
     Exit codes: 0 all rows are written; 65 some are refused, the others are written; 66 no such outbox or
-    file; 130 broken off.
+    file; 74 the database, or the list of refused rows, cannot be written; 130 broken off.
     """
     from outboxd import app
     from outboxd.backfill import Writer, pour
@@ -135,16 +141,37 @@ def backfill(
     return EX_DATA if tally.refused else 0
 
 
-def _emptied(path: Path, needed: Iterable[Path]) -> IO[str]:
-    """The file at `path`, opened to be written anew, unless it is one of those that are `needed`."""
+@contextmanager
+def _emptied(path: Path, needed: Iterable[Path]) -> Iterator[Callable[[str], object]]:
+    """The file at `path`, written anew, unless it is one of those that are `needed`; what takes its lines."""
     try:
         if path.exists() and any(path.samefile(each) for each in needed if each.exists()):
-            fault = "would be overwritten, and is needed; name another file"
-        else:
-            return path.open("w", encoding="utf-8")
+            raise OSError(0, "would be overwritten, and is needed; name another file")
+        file = path.open("w", encoding="utf-8")
     except OSError as error:
-        fault = error.strerror or type(error).__name__
-    raise click.BadParameter(f"{path}: {fault}", param_hint="--refused")
+        raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--refused") from error
+
+    def take(line: str) -> None:
+        with _named(path):
+            file.write(line)
+
+    try:
+        yield take
+    finally:
+        with _named(path):
+            file.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What keeps the list of refused rows from being written is told by the name of its file."""
+    try:
+        yield
+    except OSError as error:
+        raise ListError(
+            f"the refused rows cannot be written to {path}: {error.strerror}",
+            hint="make room, or name another file; the same command goes on",
+        ) from error
 
 
 def _tell_how_to_go_on(as_of: datetime | None, *, is_written: bool) -> None:

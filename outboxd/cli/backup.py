@@ -56,8 +56,8 @@ def restore(config_path: Path, hold: bool, resend: bool, path: Path) -> int:
       outboxd restore /var/backups/outbox-2026-11-24.db --hold
       outboxd events --dead
 
-    Exit codes: 0 done; 64 say --hold or --resend; 65 not a sound backup; 75 a daemon drains the outbox;
-    78 the backup is of a newer outboxd.
+    Exit codes: 0 done; 64 say --hold or --resend; 65 not a sound backup; 66 there is no such file; 74 no
+    room; 75 a daemon drains the outbox; 78 the backup is of a newer outboxd.
     """
     if hold and resend:
         raise click.UsageError("say --hold or --resend, not both")

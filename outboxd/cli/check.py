@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 @json_option
 @click.option("--offline", is_flag=True, help="Do not call Brevo.")
 def check(config_path: Path, as_json: bool, offline: bool) -> int:
-    """Check the configuration, the place and rights of the outbox, the API key, and the mapping.
+    """Check the configuration, the place and rights of the outbox, the secrets, and the mapping.
 
     \b
     Example:
@@ -68,6 +68,7 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
     yield Finding("configuration", True, str(config_path))
     yield from _place(settings)
     yield from _database(settings)
+    yield from _webhook(settings)
     if offline:
         return
     try:
@@ -101,6 +102,21 @@ def _database(settings: Config) -> Iterator[Finding]:
     for warning in facts["warnings"]:
         told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
         yield Finding("warning", True, told, is_warning=True)
+
+
+def _webhook(settings: Config) -> Iterator[Finding]:
+    if settings.notifications.webhook_url is None:
+        return
+    try:
+        secret = config.webhook_secret(settings.notifications, os.environ)
+    except OutboxdError as error:
+        yield Finding("webhook", False, str(error), error.hint)
+        return
+    if secret is None:
+        told = "what is posted is not signed, so anybody can post the like"
+        yield Finding("webhook", True, told, "set notifications.secret_env", is_warning=True)
+    else:
+        yield Finding("webhook", True, "what is posted is signed")
 
 
 def _account(settings: Config, account: Brevo) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -50,7 +50,8 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
             click.confirm("Erase for good?", abort=True, err=True)
         erasure = eraser.erase(whom)
     if as_json:
-        click.echo(json.dumps({**asdict(erasure), "is_complete": erasure.is_complete}))
+        told = {each.name: getattr(erasure, each.name) for each in fields(erasure)}
+        click.echo(json.dumps({**told, "is_complete": erasure.is_complete}))
     else:
         _tell(erasure)
     return 0 if erasure.is_complete else 1

@@ -12,6 +12,14 @@ from outboxd.cli.progress import bar
 from outboxd.outbox.pruning import Pruning
 from outboxd.prune import sweep
 
+NAMES = {
+    "events": "delivered events",
+    "dropped": "dropped letters",
+    "notifications": "notifications",
+    "imports": "imports",
+    "counters": "minutes of counters",
+}
+
 
 @click.command()
 @config_option
@@ -20,8 +28,9 @@ from outboxd.prune import sweep
 def prune(config_path: Path, as_json: bool, dry_run: bool) -> int:
     """Remove what is past the time that the section `retention` gives it. The daemon does so by itself.
 
-    Delivered events go, attempts at them, and old counters, and the file gives back what they took up. What
-    is pending, and dead letters, stay. Writers and the daemon need not wait: it is done in small steps.
+    Delivered events go and the attempts at them, dropped dead letters, notifications that were delivered,
+    imports that have ended, and old counters, and the file gives back what they took up. What is pending, and
+    what is dead, stays. Writers and the daemon need not wait: it is done in small steps.
 
     \b
     Examples:
@@ -46,8 +55,7 @@ def prune(config_path: Path, as_json: bool, dry_run: bool) -> int:
         click.echo(json.dumps(told))
         return 0
     verb = "would go" if dry_run else "gone"
-    click.echo(
-        f"{told['events']:,} delivered events and {told['counters']:,} rows of counters {verb}; "
-        f"{told['attempts']:,} events that stay lose their attempts"
-    )
+    click.echo(f"{', '.join(f'{told[what]:,} {name}' for what, name in NAMES.items())} {verb}")
+    if told["attempts"]:
+        click.echo(f"{told['attempts']:,} events that stay lose their attempts")
     return 0

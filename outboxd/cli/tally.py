@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,7 +26,7 @@ Step = Callable[[int, int], None]
 class Tally:
     """Counts what becomes of rows that go to `sink`; `refused` takes every refused one as a line of JSON."""
 
-    def __init__(self, sink: Sink, refused: IO[str] | None) -> None:
+    def __init__(self, sink: Sink, refused: Callable[[str], object] | None) -> None:
         self.refused = 0
         self._sink = sink
         self._kinds = (*sink.kinds, "refused")
@@ -43,7 +43,7 @@ class Tally:
             self.refused += 1
             if self._list is not None:
                 told = {"file": export.name, "line": refusal.number, "reason": refusal.reason}
-                self._list.write(json.dumps(told, ensure_ascii=False) + "\n")
+                self._list(json.dumps(told, ensure_ascii=False) + "\n")
             if len(self._shown) < SHOWN:
                 self._shown.append(f"{export.name}, {export.unit} {refusal.number}: {refusal.reason}")
 

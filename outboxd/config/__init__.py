@@ -101,7 +101,15 @@ def webhook_secret(settings: NotificationSettings, environ: Mapping[str, str]) -
     if settings.secret_file is not None:
         written, where = _read(settings.secret_file, "the webhook's secret"), str(settings.secret_file)
     elif settings.secret_env is not None:
-        written, where = environ.get(settings.secret_env, ""), f"the variable {settings.secret_env}"
+        written, where = (
+            environ.get(settings.secret_env, ""),
+            f"the environment variable {settings.secret_env}",
+        )
+        if not written.strip():
+            raise ConfigError(
+                [f"no secret for the webhook: {where} is not set"],
+                hint=f"export {settings.secret_env}=whsec_$(openssl rand -base64 32)",
+            )
     else:
         return settings.secret
     try:

@@ -34,7 +34,7 @@ CHUNK = 200
 
 NOTHING = Wanted()
 
-EVER = datetime(9999, 12, 31, tzinfo=UTC)
+EVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 AHEAD = timedelta(minutes=1)
 """The clocks of programs on one host do not differ by as much."""
@@ -322,9 +322,11 @@ class Outbox:
             connection.exec_driver_sql(statements.TAKE_OVER, {"at": to_text(at)})
 
     def recount(self) -> None:
-        """Set the depth by counting. Only a foreign hand in the file can have made it wrong."""
-        with self._transaction() as connection:
-            connection.exec_driver_sql(statements.RECOUNT)
+        """Correct the depth by counting. Only a foreign hand in the file can have made it wrong."""
+        [(pending, dead)] = self._look(statements.OFF)  # what others finish meanwhile leaves both as far off
+        if pending or dead:
+            with self._transaction() as connection:
+                connection.exec_driver_sql(statements.CORRECT, {"pending": pending, "dead": dead})
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         return tuple(event_of(row, self.default_source, claims=claims) for row in rows)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from outboxd.clock import to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.notices import COMPLETED, FAILED, Notification, Wanted
+from outboxd.outbox import totals
 
 MOST_NAMED = 20
 """Event ids, and reasons, that a summary names."""
@@ -62,6 +63,8 @@ REVIVE = """
 UPDATE notifications SET status = 'pending', finished_at = NULL, attempts = 0, next_attempt_at = :now
 WHERE status = 'dead'
 """
+
+DROP = "DELETE FROM notifications WHERE status = 'dead'"
 
 
 @dataclass(slots=True)
@@ -152,7 +155,8 @@ class Notices:
             "now": to_text(now),
         }
         with self._transaction() as connection:
-            connection.exec_driver_sql(FINISH, values)
+            finished = connection.exec_driver_sql(FINISH, values).rowcount
+            totals.add(connection, "notifications", {told.type: finished if error is None else 0})
 
     def put_back(self, told: Notification, error: str, at: datetime) -> None:
         """It is tried again at `at`."""
@@ -170,6 +174,11 @@ class Notices:
         """Give every dead one all its attempts again; how many there were."""
         with self._transaction() as connection:
             return int(connection.exec_driver_sql(REVIVE, {"now": to_text(now)}).rowcount)
+
+    def drop(self) -> int:
+        """Delete every dead one; how many there were."""
+        with self._transaction() as connection:
+            return int(connection.exec_driver_sql(DROP).rowcount)
 
     def _sum_up(
         self, connection: Connection, type_: str, told: Iterable[tuple[Event, Outcome]], now: datetime

@@ -1,28 +1,27 @@
 """Pruning: what is over and old leaves the file, in steps so small that no writer notices.
 
-Delivered events go with their attempts; pending events and dead letters are never touched here, whatever
-their age. What a step removes, and how long it holds the lock, is bounded; how often steps are taken is
-the caller's business. It works on a connection of its own.
+Delivered events and dropped letters go with their attempts, notifications once they are delivered, imports
+once they have ended. What is pending, and what is dead, is never touched here, whatever its age. What is to
+go is looked for without a lock; what a step removes, and how long it holds the lock, is bounded; how often
+steps are taken is the caller's business. It works on a connection of its own.
 """
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from outboxd import database
 from outboxd.clock import to_text
 from outboxd.retention import Retention
 
 ROWS = 200
-"""Rows that one transaction removes at most, so many at a time:"""
+"""Rows that one transaction removes at most."""
 
-SLICE = 10
-
-BUDGET = 0.004
+BUDGET = 0.002
 """Seconds after which a transaction takes on no more; then it commits, which takes as long again."""
 
 REST = 0.001
@@ -36,6 +35,11 @@ SELECT id FROM outbox
 WHERE status = 'delivered' AND finished_at <= :before ORDER BY finished_at LIMIT :limit
 """
 
+OLD_DROPPED = """
+SELECT id FROM outbox
+WHERE dropped_at IS NOT NULL AND dropped_at <= :before ORDER BY dropped_at LIMIT :limit
+"""
+
 # Where attempts go before their events: on from those that lost theirs already.
 OLD_TRIED = """
 SELECT id, finished_at FROM outbox
@@ -43,21 +47,27 @@ WHERE status = 'delivered' AND finished_at <= :before AND (finished_at, id) > (:
 ORDER BY finished_at, id LIMIT :limit
 """
 
-FORGET_EVENTS = "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'delivered'"
-
-FORGET_ATTEMPTS = "DELETE FROM attempts WHERE event_id IN (SELECT value FROM json_each(:ids))"
-
-FORGET_COUNTERS = """
-DELETE FROM stats WHERE minute IN (
-    SELECT minute FROM stats WHERE minute <= :before ORDER BY minute LIMIT :limit
-)
+OLD_NOTIFICATIONS = """
+SELECT id FROM notifications
+WHERE status = 'delivered' AND finished_at <= :before ORDER BY finished_at LIMIT :limit
 """
 
-FORGET_IMPORTS = """
-DELETE FROM imports WHERE id IN (
-    SELECT id FROM imports WHERE ended_at <= :before ORDER BY id LIMIT :limit
-)
+OLD_IMPORTS = """
+SELECT id FROM imports
+WHERE ended_at IS NOT NULL AND ended_at <= :before ORDER BY ended_at LIMIT :limit
 """
+
+OLD_COUNTERS = "SELECT minute FROM stats WHERE minute <= :before ORDER BY minute LIMIT :limit"
+
+FORGET_EVENT = "DELETE FROM outbox WHERE id = :id AND (status = 'delivered' OR dropped_at IS NOT NULL)"
+
+FORGET_ATTEMPTS = "DELETE FROM attempts WHERE event_id = :id"
+
+FORGET_NOTIFICATION = "DELETE FROM notifications WHERE id = :id AND status = 'delivered'"
+
+FORGET_IMPORT = "DELETE FROM imports WHERE id = :id AND ended_at IS NOT NULL"
+
+FORGET_COUNTER = "DELETE FROM stats WHERE minute = :id"
 
 CURSOR = "SELECT value FROM state WHERE key = 'attempts_pruned'"
 
@@ -65,6 +75,8 @@ MOVE_CURSOR = """
 INSERT INTO state (key, value, updated_at) VALUES ('attempts_pruned', :value, :now)
 ON CONFLICT (key) DO UPDATE SET value = :value, updated_at = :now
 """
+
+EVENT = (FORGET_ATTEMPTS, FORGET_EVENT)
 
 
 class Pruning:
@@ -79,47 +91,40 @@ class Pruning:
 
     def events(self, retention: Retention, now: datetime) -> int:
         """Remove the oldest delivered events that are past their time, and their attempts; how many."""
-        if retention.delivered is None:
-            return 0
-        before = to_text(now - retention.delivered)
+        return self._forget(EVENT, OLD, retention.before(retention.delivered, now))
 
-        def remove() -> int:
-            ids = [row[0] for row in self._connection.execute(OLD, {"before": before, "limit": SLICE})]
-            self._forget(FORGET_ATTEMPTS, ids)
-            self._forget(FORGET_EVENTS, ids)
-            return len(ids)
-
-        return self._slices(remove)
+    def dropped(self, retention: Retention, now: datetime) -> int:
+        """Remove the letters that an operator dropped so long ago, and their attempts; how many."""
+        return self._forget(EVENT, OLD_DROPPED, retention.before(retention.delivered, now))
 
     def attempts(self, retention: Retention, now: datetime) -> int:
         """Remove the attempts at delivered events that stay themselves; at how many events."""
-        if retention.attempts is None or not retention.parts_attempts:
+        if not retention.parts_attempts:
             return 0
-        before = to_text(now - retention.attempts)
+        [cursor] = self._look(CURSOR) or [("",)]
+        at, _, event_id = cursor[0].partition("#")
+        before = retention.before(retention.attempts, now)
+        rows = self._look(OLD_TRIED, before=before, at=at, id=int(event_id or 0), limit=ROWS)
 
-        def remove() -> int:
-            found = self._connection.execute(CURSOR).fetchone()
-            at, _, event_id = found[0].partition("#") if found else ("", "", "0")
-            values = {"before": before, "at": at, "id": int(event_id), "limit": SLICE}
-            rows = self._connection.execute(OLD_TRIED, values).fetchall()
-            if rows:
-                self._forget(FORGET_ATTEMPTS, [row[0] for row in rows])
-                cursor = {"value": f"{rows[-1][1]}#{rows[-1][0]}", "now": to_text(now)}
-                self._connection.execute(MOVE_CURSOR, cursor)
-            return len(rows)
+        def forget(row: tuple[int, str]) -> None:
+            self._connection.execute(FORGET_ATTEMPTS, {"id": row[0]})
+            moved = {"value": f"{row[1]}#{row[0]}", "now": to_text(now)}
+            self._connection.execute(MOVE_CURSOR, moved)
 
-        return self._slices(remove)
+        return self._each(rows, forget)
+
+    def notifications(self, retention: Retention, now: datetime) -> int:
+        """Remove the oldest notifications that were delivered; how many."""
+        before = retention.before(retention.delivered, now)
+        return self._forget((FORGET_NOTIFICATION,), OLD_NOTIFICATIONS, before)
+
+    def imports(self, retention: Retention, now: datetime) -> int:
+        """Remove what is known of the imports that ended so long ago; how many."""
+        return self._forget((FORGET_IMPORT,), OLD_IMPORTS, retention.before(retention.delivered, now))
 
     def counters(self, retention: Retention, now: datetime) -> int:
-        """Remove the oldest counters, and the imports that ended then; how many rows."""
-        if retention.counters is None:
-            return 0
-        before = to_text(now - retention.counters)
-        minutes = {"before": before[:16], "limit": ROWS}
-        imports = {"before": before, "limit": ROWS}
-        with self._transaction():
-            removed = self._connection.execute(FORGET_COUNTERS, minutes).rowcount
-            return removed + self._connection.execute(FORGET_IMPORTS, imports).rowcount
+        """Remove the oldest counters; how many minutes."""
+        return self._forget((FORGET_COUNTER,), OLD_COUNTERS, retention.before(retention.counters, now)[:16])
 
     def shrink(self, *, spare: int | None = None) -> int:
         """Give free pages back to the file system, but for some to spare; how many."""
@@ -129,11 +134,10 @@ class Pruning:
         if surplus <= 0:
             return 0
 
-        def give_back() -> int:
+        def give_back(_: int) -> None:
             self._connection.execute("PRAGMA incremental_vacuum(1)")  # Python takes but one step of more
-            return 1
 
-        return self._slices(give_back, most=surplus)
+        return self._each(range(surplus), give_back)
 
     def cut_log(self, *, limit: int = database.LOG_LIMIT) -> bool:
         """Write the log into the file and cut it if it has more than `limit` bytes; whether it is short now.
@@ -161,20 +165,34 @@ class Pruning:
         except sqlite3.Error as error:
             raise database.unusable(self._path, error) from error
 
-    def _forget(self, statement: str, ids: list[int]) -> None:
-        if ids:
-            self._connection.execute(statement, {"ids": json.dumps(ids)})
+    def _forget(self, statements: Sequence[str], old: str, before: str) -> int:
+        """Execute `statements` for each row that `old` finds; for how many."""
 
-    def _slices(self, remove: Callable[[], int], *, most: int = ROWS) -> int:
-        """Remove slice after slice in one transaction, until there is no more or its time is up."""
-        removed = 0
-        started = monotonic()
+        def forget(row: tuple[Any]) -> None:
+            for statement in statements:
+                self._connection.execute(statement, {"id": row[0]})
+
+        return self._each(self._look(old, before=before, limit=ROWS), forget)
+
+    def _look(self, sql: str, **values: Any) -> list[Any]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise database.unusable(self._path, error) from error
+
+    def _each(self, found: Sequence[Any], forget: Callable[[Any], None]) -> int:
+        """Forget one after the other in one transaction, until its time is up; how many."""
+        if not found:
+            return 0
+        done = 0
         with self._transaction():
-            while removed < most and (count := remove()):
-                removed += count
-                if monotonic() - started > BUDGET:
+            give_up = monotonic() + BUDGET
+            for each in found:
+                forget(each)
+                done += 1
+                if monotonic() > give_up:
                     break
-        return removed
+        return done
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd.clock import to_text
-from outboxd.outbox.statements import RECOUNT
+from outboxd.outbox.statements import CORRECT, OFF
 
 ATTACH = "ATTACH :present AS present"
 
@@ -104,7 +104,7 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     pending = int(backup.execute(PENDING).fetchone()[0])
     if present is None:
         return Then(pending)
-    backup.execute(ATTACH, {"present": str(present)})
+    backup.execute(ATTACH, {"present": f"{present.absolute().as_uri()}?mode=ro"})
     lost, undelivered = backup.execute(WRITTEN_SINCE).fetchone()
     return Then(
         pending,
@@ -127,7 +127,8 @@ def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool
     if then.lost is not None:
         for statement in GO_ON:
             backup.execute(statement)
-    backup.execute(RECOUNT)
+    pending, dead = backup.execute(OFF).fetchone()
+    backup.execute(CORRECT, {"pending": pending, "dead": dead})
     backup.execute("COMMIT")
     if then.erased:
         backup.execute("VACUUM main")  # not in the file's slack either

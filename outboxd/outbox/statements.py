@@ -104,12 +104,17 @@ WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_at
   AND customer_key NOT IN (SELECT customer_key FROM import_rows)
 """
 
-RECOUNT = """
-UPDATE depth SET
-    finished = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)
-             - (SELECT count(*) FROM outbox WHERE status = 'pending'),
-    dead = (SELECT count(*) FROM outbox WHERE status = 'dead' AND dropped_at IS NULL)
+# How far the depth is from what counting finds: by indexes alone, and without a lock.
+OFF = """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - finished
+       - (SELECT count(*) FROM outbox WHERE status = 'pending' AND customer_key IS NULL)
+       - (SELECT count(*) FROM outbox WHERE status = 'pending' AND customer_key IS NOT NULL),
+       (SELECT count(*) FROM outbox WHERE status = 'dead')
+       - (SELECT count(*) FROM outbox WHERE dropped_at IS NOT NULL) - dead
+FROM depth
 """
+
+CORRECT = "UPDATE depth SET finished = finished + :pending, dead = dead + :dead"
 
 ADMIT = """
 UPDATE outbox SET customer_key = :key, is_head = :is_head, next_attempt_at = :at WHERE id = :id

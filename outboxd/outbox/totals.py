@@ -1,7 +1,8 @@
 """Totals that only grow, over restarts and prunings: what a monitoring system takes differences of.
 
 Each has a measure and a label: ('attempts', 'delivered'), ('latencies', the number of a bucket of
-outboxd.stats), ('calls', ''). They are added to in the transaction that makes them true.
+outboxd.stats), ('notifications', their type), ('calls', ''). They are added to in the transaction that makes
+them true.
 """
 
 from collections.abc import Mapping

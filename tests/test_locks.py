@@ -1,0 +1,112 @@
+"""The turn to write: in a fair queue, and never without end where whoever has it has stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread, active_count
+
+import pytest
+
+import outboxd
+from outboxd import locks
+from outboxd.locks import turn
+from tests.conftest import until
+
+HOLD = """
+import sys
+from outboxd.locks import turn
+with turn(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+INTAKE = """
+from outboxd import locks
+from outboxd.intake import main
+locks.PATIENCE = 0.2
+main()
+"""
+
+
+@pytest.fixture
+def holder(db: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has the turn, and has stopped."""
+    command = [sys.executable, "-c", HOLD, str(db)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.send_signal(signal.SIGSTOP)
+        yield process
+        process.kill()
+
+
+def write(db: Path, number: int) -> int:
+    return outboxd.enqueue("customer_created", {"id": number}, db=db)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_who_has_stopped_keeps_nobody_from_writing(db: Path, holder: subprocess.Popen[str]) -> None:
+    event = ("--event", "customer_created", "--data", '{"id": 5}')
+    command = [sys.executable, "-c", INTAKE, "--db", str(db), *event]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert holder.poll() is None
+
+
+def test_who_waited_in_vain_does_not_wait_again_until_the_turn_has_come(
+    db: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descriptors()
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    assert write(db, 1) == 1
+    monkeypatch.setattr(locks, "PATIENCE", 1e6)
+    assert [write(db, number) for number in range(2, 50)] == list(range(2, 50))
+    assert descriptors() == before + 1, "one thread waits, however many write"
+    holder.kill()
+    until(lambda: descriptors() == before)
+    assert write(db, 50) == 50
+    with turn(db):  # is had again, so that others wait
+        other = Thread(target=write, args=(db, 51))
+        other.start()
+        other.join(0.1)
+        assert other.is_alive()
+    other.join()
+
+
+def test_a_turn_that_comes_in_time_is_waited_for(db: Path, holder: subprocess.Popen[str]) -> None:
+    threads = active_count()
+    waiting = Thread(target=write, args=(db, 1))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    holder.send_signal(signal.SIGCONT)
+    assert holder.stdin is not None
+    holder.stdin.write("\n")
+    holder.stdin.close()
+    waiting.join()
+    assert write(db, 2) == 2
+    assert active_count() == threads
+
+
+def test_a_process_that_is_forked_off_meanwhile_does_not_keep_the_turn(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 1e6)
+    reading, writing = os.pipe()
+    with turn(db):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+    assert write(db, 1) == 1
+    with turn(db):
+        os.close(writing)
+    os.close(reading)
+    assert os.waitpid(child, 0)[1] == 0
