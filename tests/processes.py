@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -42,13 +43,15 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
 class Daemon:
     """`outboxd run`, killed when its block ends."""
 
+    program: Sequence[str] = ("-m", "outboxd")
+
     def __init__(self, config: Path, *options: str, user: User | None = None, **environment: str) -> None:
         self.config = config
         self.database = config.with_name("outbox.db")
         count = len(list(config.parent.glob("stderr-*")))
         self._words = config.parent / f"stderr-{count}"
         environ = {**os.environ, "BREVO_API_KEY": KEY, **environment}
-        command = [sys.executable, "-m", "outboxd", "run", "--config", str(config), *options]
+        command = [sys.executable, *self.program, "run", "--config", str(config), *options]
         with self._words.open("wb") as words:
             self.process = subprocess.Popen(
                 user.command(*command, reads_all=True) if user else command,

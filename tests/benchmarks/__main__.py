@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import delivery, memory, status, writes
+from tests.benchmarks import delivery, memory, status, wakeup, writes
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.rig import Rig
 
@@ -19,6 +19,7 @@ Subject = Callable[[Rig], Iterable[Figure]]
 SUBJECTS: Mapping[str, Subject] = {
     "delivery": delivery.figures,
     "status": status.figures,
+    "wakeup": wakeup.figures,
     "writes": writes.figures,
     "memory": memory.figures,
 }
