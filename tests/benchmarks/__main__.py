@@ -10,18 +10,22 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import delivery, memory, status, wakeup, writes
+from tests.benchmarks import claims, delivery, enqueue, memory, producers, restart, status, wakeup, writes
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.rig import Rig
 
 Subject = Callable[[Rig], Iterable[Figure]]
 
 SUBJECTS: Mapping[str, Subject] = {
+    "enqueue": enqueue.figures,
+    "producers": producers.figures,
+    "claims": claims.figures,
     "delivery": delivery.figures,
     "status": status.figures,
     "wakeup": wakeup.figures,
     "writes": writes.figures,
     "memory": memory.figures,
+    "restart": restart.figures,
 }
 
 
