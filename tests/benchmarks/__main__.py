@@ -10,7 +10,18 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import claims, delivery, enqueue, memory, producers, restart, status, wakeup, writes
+from tests.benchmarks import (
+    claims,
+    delivery,
+    enqueue,
+    hindrance,
+    memory,
+    producers,
+    restart,
+    status,
+    wakeup,
+    writes,
+)
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.rig import Rig
 
@@ -19,6 +30,7 @@ Subject = Callable[[Rig], Iterable[Figure]]
 SUBJECTS: Mapping[str, Subject] = {
     "enqueue": enqueue.figures,
     "producers": producers.figures,
+    "hindrance": hindrance.figures,
     "claims": claims.figures,
     "delivery": delivery.figures,
     "status": status.figures,

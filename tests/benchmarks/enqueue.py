@@ -31,7 +31,7 @@ def single(rig: Rig) -> Iterator[Figure]:
     Both write to a table with outboxd's columns, indexes and triggers, each to its own. Somebody else has
     the file open all the time, as the daemon has.
     """
-    rounds = rig.pick(201, 3)
+    rounds = rig.pick(101, 3)
     ours, floor, whole, opening = (rig.outbox() for _ in range(4))
     with (
         closing(database.connect(ours)) as connection,
