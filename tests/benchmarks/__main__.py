@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := set(chosen.names) - SUBJECTS.keys():
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
     names = chosen.names or list(SUBJECTS)
+    before = os.getloadavg()[0]
     with TemporaryDirectory(prefix="outboxd-benchmarks-", dir=chosen.directory) as directory:
         taken = dict(_taken(Rig(Path(directory), chosen.quick), names))
     if chosen.json:
@@ -65,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
         Console(width=None if sys.stdout.isatty() else 200).print(table(taken))
+        load = f"load {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} processors"
+        sys.stdout.write(f"\n{load}\n")
     is_missed = any(figure.is_met is False for figures in taken.values() for figure in figures)
     return 1 if is_missed and chosen.strict else 0
 

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import requests
 
-from tests.benchmarks.daemons import delivered, draining
+from tests.benchmarks.daemons import TOGETHER, delivered, draining, processor_seconds
 from tests.benchmarks.figures import Figure, ratio
 from tests.benchmarks.rig import Rig, bare, customer, write
 from tests.benchmarks.stand_in import brevo
@@ -77,17 +77,16 @@ def unhindered(rig: Rig) -> Iterator[Figure]:
     """At 0 ms: one call an event, and a hundred events a call."""
     events, rounds = rig.pick(3000, 100), rig.pick(3, 1)
     ours, naive, together = [], [], []
-    few = {
-        "requests_per_second": 1000,
-        "requests_per_hour": 36_000,
-    }  # ten a second: more wait than can go alone
+    spent: list[tuple[float, float]] = []
     with brevo() as stand_in:
         ceiling = stand_in.ceiling()
-        hybrid = {"options": {"sync_mode": "hybrid"}, "hybrid": {"threshold_seconds": 1}, "brevo": few}
-        with draining(rig.outbox(), stand_in) as alone, draining(rig.outbox(), stand_in, **hybrid) as other:
+        with draining(rig.outbox(), stand_in) as alone, draining(rig.outbox(), stand_in, **TOGETHER) as other:
             for number in range(rounds):
+                here, there = process_time(), processor_seconds(alone.process.pid)
                 naive.append(naive_loop(rig.room("naive") / "jobs.db", stand_in.url, events))
+                here = process_time() - here
                 ours.append(burst(alone, events, number))
+                spent.append((processor_seconds(alone.process.pid) - there, here))
                 burst(other, events, number)  # from here on Brevo has them
                 stand_in.calls()
                 together.append(burst(other, events, number, version=1))
@@ -98,6 +97,13 @@ def unhindered(rig: Rig) -> Iterator[Figure]:
         floor="naive loop: requests, a commit an event",
         least=3,
         note=f"{median(ours):,.0f} a second, the loop {median(naive):,.0f}; the stand-in: {ceiling:,.0f}",
+    )
+    milliseconds = [1000 * median(each) / events for each in zip(*spent, strict=True)]
+    yield Figure(
+        name="the same, processor's time",
+        value=median(one / other for one, other in spent),
+        floor="naive loop",
+        note="{:.2f} ms an event, the loop {:.2f} ms".format(*milliseconds),
     )
     yield Figure(
         name="the same, hybrid, known customers",
