@@ -46,7 +46,8 @@ class Figure:
         """The value with its unit, to three digits."""
         if self.value is None:
             return ""
-        digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2
+        size = abs(self.value)
+        digits = 0 if size >= 100 or size == round(size) else 1 if size >= 10 else 2 if size >= 1 else 3
         return f"{self.value:,.{digits}f} {self.unit}"
 
     @property

@@ -1,7 +1,8 @@
 """Queues in SQLite by others, brought to the same durability: WAL and synchronous FULL.
 
 Each is used as its own documents say: put one, and take one and be done with it. What the bare library
-could do in its place is an INSERT of the same row into the same table, with the same indexes.
+could do in its place is an INSERT of the same row into the same table, with the same indexes. Honker, which
+has to be compiled by Rust and its registry of crates, is not among them.
 """
 
 import importlib.util

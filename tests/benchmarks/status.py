@@ -1,5 +1,6 @@
 """How fast the depth is told, beside a count; how fast the command is, beside an interpreter that starts."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,12 +24,12 @@ def figures(rig: Rig) -> Iterator[Figure]:
     for is_admitted in (False, True):
         kind = "admitted" if is_admitted else "fresh"
         large, small = rig.outbox(many, is_admitted=is_admitted), rig.outbox(few, is_admitted=is_admitted)
-        yield from inside(large, small, f"{many:,} {kind} events", rounds)
+        yield from inside(large, small, f"{many:,} {kind} events", few, rounds)
         if not is_admitted:
             yield from command(large, rounds)
 
 
-def inside(large: Path, small: Path, what: str, rounds: int) -> Iterator[Figure]:
+def inside(large: Path, small: Path, what: str, few: int, rounds: int) -> Iterator[Figure]:
     """What the report asks of an open connection."""
     with (
         closing(bare(large)) as connection,
@@ -54,7 +55,7 @@ def inside(large: Path, small: Path, what: str, rounds: int) -> Iterator[Figure]
         name="the same",
         value=ratio(statuses, smalls),
         unit=RATIO,
-        floor="a hundredth of the events",
+        floor=f"{few:,} events",
         most=2,
     )
 
@@ -66,13 +67,23 @@ def command(path: Path, rounds: int) -> Iterator[Figure]:
     ours = [str(COMMAND), "status", "--config", str(config)]
     theirs = [sys.executable, "-c", "import sqlite3"]
     took, floor = in_turns([lambda: _run(ours), lambda: _run(theirs)], rounds)
+    spent, bare_spent = (1000 * median(_processor_seconds(each) for _ in range(5)) for each in (ours, theirs))
     yield Figure(
         name="outboxd status, the command",
         value=ratio(took, floor),
         floor="python3 -c 'import sqlite3'",
         most=4,
-        note=f"{median(took) * 1000:.0f} ms against {median(floor) * 1000:.0f} ms",
+        note=f"{median(took) * 1000:.0f} ms against {median(floor) * 1000:.0f} ms; "
+        f"of the processor {spent:.0f} ms against {bare_spent:.0f} ms",
     )
+
+
+def _processor_seconds(command: list[str]) -> float:
+    before = os.times()
+    _run(command)
+    after = os.times()
+    children = after.children_user + after.children_system
+    return children - before.children_user - before.children_system
 
 
 def _run(command: list[str]) -> None:
