@@ -1,6 +1,8 @@
 """Many producer processes at once, each with a commit an event and no rest: is any of them starved?"""
 
+import fcntl
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +37,19 @@ def by_outboxd(path: Path) -> Callable[[], object]:
     return lambda: outboxd.enqueue("customer_updated", customer(5), db=path)
 
 
+def by_turns(path: Path) -> Callable[[], object]:
+    """The bare library on a connection kept open, in turns that the kernel gives: it is as fair."""
+    connection = bare(path)
+    descriptor = os.open(path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT)
+
+    def write() -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        connection.execute(INSERT, (PAYLOAD,))
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    return write
+
+
 def by_hand(path: Path) -> Callable[[], object]:
     connection = bare(path)
     return lambda: connection.execute(INSERT, (PAYLOAD,))
@@ -51,18 +66,20 @@ def figures(rig: Rig) -> Iterator[Figure]:
         with closing(bare(outbox)) as daemon:
             daemon.execute("SELECT 1 FROM outbox").fetchone()
             share, milliseconds = at_once(rig, by_outboxd, outbox, producers)
+        fair, by_floor = at_once(rig, by_turns, rig.outbox(), producers)
         named = f"{producers} producers"
         yield Figure(
             name=f"{named}: the slowest",
             value=share,
             floor="the fastest of them",
             least=SLOWEST_PRODUCER,
-            note=f"{len(milliseconds):,} events",
+            note=f"{len(milliseconds):,} events; flock and raw INSERT: {fair:.2f}, {len(by_floor):,} events",
         )
         yield Figure(
             name=f"{named}: p99",
             value=percentile(milliseconds, 0.99),
             unit="ms",
+            floor=f"flock and raw INSERT: {percentile(by_floor, 0.99):.1f} ms",
             most=slowest,
             note=f"p50 {percentile(milliseconds, 0.5):.1f} ms; worst {max(milliseconds):.0f} ms",
         )
