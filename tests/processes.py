@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -52,14 +53,14 @@ class Daemon:
         *options: str,
         user: User | None = None,
         said_to: Path | None = None,
-        entry: str = "outboxd",
+        program: Sequence[str] = ("-m", "outboxd"),
         **environment: str,
     ) -> None:
         self.config = config
         self.database = config.with_name("outbox.db")
         self._words = (said_to or config.parent) / f"stderr-{next(NUMBERS)}"
         environ = {**os.environ, "BREVO_API_KEY": KEY, **environment}
-        command = [sys.executable, "-m", entry, "run", "--config", str(config), *options]
+        command = [sys.executable, *program, "run", "--config", str(config), *options]
         with self._words.open("wb") as words:
             self.process = subprocess.Popen(
                 user.command(*command, reads_all=True) if user else command,

@@ -230,7 +230,7 @@ def test_a_daemon_whose_clock_is_set_back_goes_on_retries_and_gives_signs_of_lif
         metrics = {"textfile": str(page), "interval_seconds": 1}
         retry = {"first_seconds": 3, "jitter": 0}
         config = write_config(tmp_path / "config.yaml", sandbox.url, metrics=metrics, retry=retry)
-        with Daemon(config, entry="tests.stepped", CLOCK_AHEAD=str(ahead)) as daemon:
+        with Daemon(config, program=("-m", "tests.stepped"), CLOCK_AHEAD=str(ahead)) as daemon:
             daemon.ready()
             until(page.exists)
             data = {"id": 1, "email": "ann1@example.com"}
