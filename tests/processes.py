@@ -27,6 +27,7 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
             "customer-sync": {
                 "enabled": settings.get("enabled", True),
                 "options": settings.get("options", {}),
+                "debug": settings.get("debug", False),
             }
         },
         "brevo": {**brevo, "timeout_seconds": 5, **settings.get("brevo", {})},
@@ -34,6 +35,7 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
         "batch": settings.get("batch", {}),
         "hybrid": settings.get("hybrid", {}),
         "metrics": settings.get("metrics", {}),
+        "notifications": settings.get("notifications", {}),
     }
     path.write_text(json.dumps(document))
     return path
