@@ -111,6 +111,7 @@ class Storm:
     ) -> None:
         self.outbox = config.with_name("outbox.db")
         self.in_flight: list[int] = []
+        self.stood_still = 0
         self.told: dict[str, str] = {}
         self._plan = plan
         self._random = Random(plan.seed)
@@ -177,28 +178,32 @@ class Storm:
         """One stands still until others have all that it had leased; then it goes on, none the wiser.
 
         One that stopped within a transaction would hold up everybody, as any writer would: that is another
-        matter, so it is then stopped at another moment.
+        matter, so it is then stopped at another moment, and likewise if it has leased nothing.
         """
-        stopped = self._random.choice(self.daemons)
-        while True:
+        stopped = self._random.choice(self.daemons).ready()
+        for _ in range(20):
             self._until_under_way()
             stopped.send(signal.SIGSTOP)
-            if self._can_write():
+            if left := self._can_write() and self._leased():
                 break
             stopped.send(signal.SIGCONT)
-        left = self._leased()
+        else:
+            return
         guest = None
         if len(self.daemons) == 1:
             assert self._is_refused()
             guest = Daemon(self._config, "--shared", OUTBOXD_WEBHOOK_SECRET=SECRET)
-            self._stack.enter_context(guest)
+            self._stack.enter_context(guest).ready()
             self.daemons.append(guest)
         until(lambda: not left & self._leased(), 60)
+        self.stood_still += 1
         stopped.send(signal.SIGCONT)
         if guest is not None:  # whoever drains alone sees the imports of both through
             for daemon in self.daemons:
                 daemon.send(signal.SIGTERM)
-            assert [daemon.ended(40) for daemon in self.daemons] == [0, 0]
+            codes = [daemon.ended(40) for daemon in self.daemons]
+            assert codes == [0, 0], (codes, [daemon.words[-600:] for daemon in self.daemons])
+            assert not self._leased()
             self.daemons = [self._daemon()]
 
     def end(self) -> list[int]:
@@ -239,6 +244,7 @@ class Storm:
             return False
 
     def _leased(self) -> set[tuple[int, str]]:
+        """The heads that are leased, imports aside, and since when."""
         with database.reading(self.outbox) as connection:
             return set(connection.execute(LEASED).fetchall())
 
@@ -277,6 +283,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             **judge.account(storm.outbox, acknowledged, sandbox.calls),
             "producer failures": sum(code != 0 for code in codes),
             "events in flight at the kills": storm.in_flight,
+            "stood still": storm.stood_still,
             "leases lost": storm.words.count("lost=lease"),
             "bugs": storm.words.count(" bug "),
             "exit codes": exit_codes,
