@@ -44,7 +44,9 @@ def main() -> int:
             kind = type(each.default)
             parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default)
     parser.add_argument("--mode", choices=("realtime", "batch", "hybrid"), default=Plan.mode)
-    parser.add_argument("--hastens", action="store_true", help="do not wait for the leases of the killed to lapse")
+    parser.add_argument(
+        "--hastens", action="store_true", help="do not wait for the leases of the killed to lapse"
+    )
     parser.add_argument("--produce", nargs=3, type=Path, help=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     if files := options.pop("produce"):
@@ -52,7 +54,9 @@ def main() -> int:
         return 0
     plan = Plan(**options)
     if plan.daemons > 1 and (plan.mode != "realtime" or plan.hastens):
-        parser.error("daemons that share leave each other's imports and leases alone: realtime, without --hastens")
+        parser.error(
+            "daemons that share leave each other's imports and leases alone: realtime, without --hastens"
+        )
     with tempfile.TemporaryDirectory() as directory:
         figures = run(plan, Path(directory))
     for name, figure in figures.items():

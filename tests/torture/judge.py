@@ -56,7 +56,9 @@ def account(outbox: Path, acknowledged: Collection[int], calls: Sequence[Call]) 
         "dead": ended[1],
         "reasons": [row[0] for row in reasons],
         "recorded more than once": recorded - ended[0],
-        "miscounted": sum(abs(told - ended) for told, ended in zip(depth, (sum(ended), ended[1]), strict=True)),
+        "miscounted": sum(
+            abs(told - ended) for told, ended in zip(depth, (sum(ended), ended[1]), strict=True)
+        ),
         "answers nobody gave": sum(answered.get(request) != status for request, status in claimed),
     }
 

@@ -350,7 +350,14 @@ def _producers(plan: Plan, customers: list[Customer], outbox: Path) -> Iterator[
 
 def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
     """All that operators, their systems and other users of this host have been told."""
-    commands = (("status",), ("status", "--json"), ("metrics",), ("dead",), ("events",), ("notifications", "--json"))
+    commands = (
+        ("status",),
+        ("status", "--json"),
+        ("metrics",),
+        ("dead",),
+        ("events",),
+        ("notifications", "--json"),
+    )
     told = {" ".join(command): storm_says(storm, *command) for command in commands}
     for number, (headers, body) in enumerate(receiver.posts):
         told[f"notification {number}"] = "\n".join([*map(str, headers.items()), body.decode()])
