@@ -181,14 +181,15 @@ class Storm:
         matter, so it is then stopped at another moment, and likewise if it has leased nothing.
         """
         stopped = self._random.choice(self.daemons).ready()
-        for _ in range(20):
-            self._until_under_way()
+        give_up = monotonic() + 10
+        while True:
+            until(lambda: self._leased() or monotonic() > give_up, 15)
             stopped.send(signal.SIGSTOP)
             if left := self._can_write() and self._leased():
                 break
             stopped.send(signal.SIGCONT)
-        else:
-            return
+            if monotonic() > give_up:
+                return
         guest = None
         if len(self.daemons) == 1:
             assert self._is_refused()
