@@ -163,6 +163,8 @@ SCALARS = st.sampled_from(
     + ["@daily", "* * * * *", "Europe/Atlantis", "http://127.0.0.1", "\u2028", "\ud800", *SECRETS]
 ) | st.text(max_size=6)
 
+NAMES = SCALARS.filter(lambda text: "@" not in text)  # addresses are no names by mistake
+
 
 @st.composite
 def mutants(draw: st.DrawFn) -> str:
@@ -175,7 +177,7 @@ def mutants(draw: st.DrawFn) -> str:
             case "value":
                 lines[at] = f"{name}: {draw(SCALARS)}"
             case "name":
-                lines[at] = f"{name}{draw(SCALARS)}: 1"
+                lines[at] = f"{name}{draw(NAMES)}: 1"
             case "move":
                 lines.insert(draw(st.integers(0, len(lines))), lines[at])
             case "double":
