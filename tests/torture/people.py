@@ -1,4 +1,4 @@
-"""Customers whose histories are shuffled and doubled on their way, and what Brevo must have of each in the end."""
+"""Customers whose histories are shuffled and doubled on their way, and what Brevo must have in the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -66,6 +66,20 @@ POISON = (
 )
 """What a shop may write that nobody can deliver, and that must not be told."""
 
+SOUND = {
+    "lost": 0,
+    "dead": len(POISON),
+    "recorded more than once": 0,
+    "miscounted": 0,
+    "answers nobody gave": 0,
+    "producer failures": 0,
+    "bugs": 0,
+    "largest overlap": 1,
+    "wrong contacts": [],
+    "personal": [],
+}
+"""What the figures must be."""
+
 LEASED = """
 SELECT id, claimed_at FROM outbox
 WHERE is_head = 1 AND claimed_at IS NOT NULL AND customer_key NOT IN (SELECT customer_key FROM import_rows)
@@ -124,7 +138,8 @@ class Storm:
         export.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.backfill = Backfill(config, export)
         self._writers: list[Writer] = [*self.producers, self.backfill]
-        stack.callback(lambda: [each.process.kill() for each in self._writers])
+        for writer in self._writers:
+            stack.callback(writer.end)
         self.daemons = [self._daemon() for _ in range(plan.daemons)]
 
     @property
@@ -204,7 +219,6 @@ class Storm:
                 daemon.send(signal.SIGTERM)
             codes = [daemon.ended(40) for daemon in self.daemons]
             assert codes == [0, 0], (codes, [daemon.words[-600:] for daemon in self.daemons])
-            assert not self._leased()
             self.daemons = [self._daemon()]
 
     def end(self) -> list[int]:
@@ -301,6 +315,11 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
         }
 
 
+def unsound(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that are not what they must be."""
+    return {name: figures[name] for name, figure in SOUND.items() if figures[name] != figure}
+
+
 def _troubles(rate: float) -> list[Fault]:
     return [
         Fault(
@@ -359,7 +378,7 @@ def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
         ("events",),
         ("notifications", "--json"),
     )
-    told = {" ".join(command): storm_says(storm, *command) for command in commands}
+    told = {" ".join(command): _says(storm, *command) for command in commands}
     for number, (headers, body) in enumerate(receiver.posts):
         told[f"notification {number}"] = "\n".join([*map(str, headers.items()), body.decode()])
     metrics = storm.outbox.with_name("outboxd.prom").read_text()
@@ -372,8 +391,8 @@ def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
     }
 
 
-def storm_says(storm: Storm, *command: str) -> str:
-    """What an operator's command says of the outbox of a storm."""
+def _says(storm: Storm, *command: str) -> str:
+    """What a command says of the outbox."""
     done = subprocess.run(
         [sys.executable, "-m", "outboxd", *command, "--config", str(storm.outbox.with_name("config.yaml"))],
         env={**os.environ, "BREVO_API_KEY": KEY, "OUTBOXD_WEBHOOK_SECRET": SECRET},

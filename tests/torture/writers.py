@@ -33,6 +33,11 @@ class Writer:
             self.process = self._started()
         return was_killed
 
+    def end(self) -> None:
+        """SIGKILL for good, if it has not ended by itself."""
+        self.process.kill()
+        self.process.wait(15)
+
     def ended(self, within: float) -> int:
         return self.process.wait(within)
 
@@ -42,7 +47,7 @@ class Writer:
 
 
 class Producer(Writer):
-    """Writes the events of a file one by one. After a kill the event whose end it has not seen is written once
+    """Writes the events of a file one by one. After a kill it writes the event whose end it has not seen once
     more, under the same idempotency key.
     """
 
