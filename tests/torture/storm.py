@@ -74,6 +74,7 @@ SOUND = {
     "answers nobody gave": 0,
     "producer failures": 0,
     "bugs": 0,
+    "unclean ends": 0,
     "largest overlap": 1,
     "wrong contacts": [],
     "personal": [],
@@ -224,7 +225,7 @@ class Storm:
     def end(self) -> list[int]:
         """Let all of them stop in good order; the exit codes of the daemons."""
         for number, daemon in enumerate(self.daemons):
-            self.told[f"process {number}"] = judge.seen_by_ps(daemon.process.pid)
+            self.told[f"process {number}"] = judge.seen_by_ps(daemon.ready().process.pid)
             daemon.send(signal.SIGTERM)
         return [daemon.ended(40) for daemon in self.daemons]
 
@@ -301,7 +302,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             "stood still": storm.stood_still,
             "leases lost": storm.words.count("lost=lease"),
             "bugs": storm.words.count(" bug "),
-            "exit codes": exit_codes,
+            "unclean ends": sum(code != 0 for code in exit_codes),
             "calls": sandbox.stats["calls"],
             "calls by status": sandbox.stats["by_status"],
             "calls in bulk": dict(Counter(c.path for c in sandbox.calls if c.path in BULK)),
