@@ -212,7 +212,7 @@ class Storm:
             guest = Daemon(self._config, "--shared", OUTBOXD_WEBHOOK_SECRET=SECRET)
             self._stack.enter_context(guest).ready()
             self.daemons.append(guest)
-        until(lambda: not left & self._leased(), 60)
+        until(lambda: not left & self._leased(), 180)  # a busy host makes for a blocked lane
         self.stood_still += 1
         stopped.send(signal.SIGCONT)
         if guest is not None:  # whoever drains alone sees the imports of both through
