@@ -1,8 +1,8 @@
 """The daemon: the life of the process that drains. Signals, the scheduler, and what systemd is told.
 
 The relay drains in a thread of its own. The scheduler's jobs only ring its bell or speak to systemd, so
-that none of them can be late because a delivery is slow. Signals are blocked and waited for by the main
-thread, so that no handler runs in the middle of anything.
+that none of them can be late because a delivery is slow. Signals are blocked and waited for by a thread, so
+that no handler runs in the middle of anything.
 """
 
 import os
@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -49,7 +50,7 @@ def serve(
     status, `chores` are those of the configuration that `make` read last, `trouble` is what is said of what
     keeps the relays.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    received = _signals()
     turn = _Turn(make())
     scheduler = BackgroundScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
@@ -70,16 +71,16 @@ def serve(
     logger.info(line("started", pid=os.getpid()))
     try:
         while True:
-            received = signal.sigtimedwait(SIGNALS, 1.0)
+            number = _next(received, 1.0)
             if not turn.thread.is_alive() and not turn.relay.is_adrift:
                 logger.error(line("died", reason="the draining thread ended by itself"))
                 return 1
-            if received is not None and received.si_signo != signal.SIGHUP:
-                return _stop(turn)
+            if number is not None and number != signal.SIGHUP:
+                return _stop(turn, received)
             before, (_, set_by) = turn, steps.look()
             if turn.relay.is_adrift:
                 turn = _taken_up(turn, make, trouble)
-            elif received is not None:
+            elif number is not None:
                 turn = _reload(turn, make)
             if turn is not before or set_by:
                 schedule()
@@ -106,14 +107,39 @@ class _Turn:
         self.relay.bell.set()
 
 
-def _stop(turn: _Turn) -> int:
+def _signals() -> SimpleQueue[int]:
+    """Every signal from now on, as it comes.
+
+    They are waited for without end: a process that stands still (SIGSTOP, a debugger) for longer than
+    `signal.sigtimedwait` was to wait is told of a signal that nobody sent.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    received: SimpleQueue[int] = SimpleQueue()
+
+    def listen() -> None:
+        while True:
+            received.put(signal.sigwait(SIGNALS))
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    return received
+
+
+def _next(received: SimpleQueue[int], seconds: float) -> int | None:
+    """The signal that comes within so many seconds."""
+    try:
+        return received.get(timeout=seconds)
+    except Empty:
+        return None
+
+
+def _stop(turn: _Turn, received: SimpleQueue[int]) -> int:
     """Finish what is in flight; a second signal ends at once, and leases lapse by themselves."""
     notify("STOPPING=1")
     logger.info(line("stopping"))
     turn.end()
     give_up = monotonic() + STOP_WITHIN.total_seconds() + 1
     while turn.thread.is_alive() and monotonic() < give_up:
-        if signal.sigtimedwait((signal.SIGTERM, signal.SIGINT), 0.05) is not None:
+        if _next(received, 0.05) not in (None, signal.SIGHUP):
             logger.warning(line("stopped", reason="a second signal: what was in flight is tried again later"))
             os._exit(130)
     logger.info(line("stopped"))

@@ -81,8 +81,8 @@ class Delivery:
         return errand.result() if errand.change is None else errand
 
     def finish(self, errand: Errand) -> Result:
-        """Tell Brevo whatever the errand has left, one change at a time."""
-        while errand.change is not None:
+        """Tell Brevo whatever the errand has left, one change at a time, as far as its lease reaches."""
+        while errand.change is not None and not errand.is_late:
             if self._is_halted:
                 errand.end(Outcome(Verdict.BLOCKED))
             else:

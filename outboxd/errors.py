@@ -4,6 +4,7 @@ One root, each with the exit code of its kind (the names are those of sysexits.h
 known, a hint that says what to do about it. Only the command line turns them into text.
 """
 
+import re
 from collections.abc import Iterable
 
 EX_USAGE = 64
@@ -14,6 +15,10 @@ EX_IO = 74
 EX_TEMPORARY = 75
 EX_NO_PERMISSION = 77
 EX_CONFIG = 78
+
+
+SECRET = re.compile(r"(?<=xkeysib-|smtpsib-)[\w-]+|(?<=whsec_)[\w+/=-]+")
+"""What follows the signs by which Brevo's keys and webhooks' secrets are known."""
 
 
 class OutboxdError(Exception):
@@ -47,9 +52,14 @@ class IntakeError(FaultsError):
 
 
 class ConfigError(FaultsError):
-    """Every fault of a configuration at once, each with its place."""
+    """Every fault of a configuration at once, each with its place. A key that was pasted into the wrong one
+    is not repeated.
+    """
 
     exit_code = EX_CONFIG
+
+    def __init__(self, faults: Iterable[str], *, hint: str | None = None) -> None:
+        super().__init__(map(_without_keys, faults), hint=hint and _without_keys(hint))
 
 
 class BrevoError(OutboxdError):
@@ -96,3 +106,7 @@ class HeldError(OutboxdError):
     """Another process already drains this database."""
 
     exit_code = EX_TEMPORARY
+
+
+def _without_keys(text: str) -> str:
+    return SECRET.sub("…", text)

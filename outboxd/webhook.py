@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 
 import requests
 
 from outboxd import __version__
-from outboxd.brevo.deadline import DeadlineAdapter
+from outboxd.brevo.deadline import Allowance, DeadlineAdapter
 from outboxd.notices import Notification
 
 PREFIX = "whsec_"
@@ -60,7 +61,7 @@ class Webhook:
                     self.url,
                     data=body,
                     headers=headers,
-                    timeout=self.timeout.total_seconds(),
+                    timeout=Allowance(monotonic() + self.timeout.total_seconds()),
                     allow_redirects=False,
                     stream=True,
                 )

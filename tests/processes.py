@@ -31,6 +31,7 @@ def write_config(path: Path, url: str, **settings: Any) -> Path:
             "customer-sync": {
                 "enabled": settings.get("enabled", True),
                 "options": settings.get("options", {}),
+                "debug": settings.get("debug", False),
             }
         },
         "brevo": {**brevo, "timeout_seconds": 5, **settings.get("brevo", {})},

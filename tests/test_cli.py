@@ -1,6 +1,9 @@
 """The operator's commands: what they print, and what their exit codes say."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +275,18 @@ def test_check_repeats_what_was_left_out_lately(shop: Shop, operate: Any) -> Non
     result = operate("check")
     assert exit_code(result) == 0
     assert "warn  warning: SMS left out: phone is a national phone number" in result.output
+
+
+def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop, tmp_path: Path) -> None:
+    """The names of files are bytes, and not every locale is of UTF-8."""
+    operate("status")  # writes the configuration
+    name = tmp_path / os.fsdecode(b"M\xfcller.db")
+    done = subprocess.run(
+        [sys.executable, "-m", "outboxd", "backup", "--config", str(tmp_path / "config.yaml"), str(name)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ller.db" in done.stdout

@@ -67,3 +67,17 @@ def test_a_key_in_the_configuration_is_refused_and_not_repeated(name: str, secti
         parse(load(section.format(f"{name}: {KEY}"), "config.yaml"))
     assert KEY not in f"{caught.value} {caught.value.hint}"
     assert name not in ("api_key", "apiKey") or "keep the key out of this file" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BrevoSettings(api_key_env=KEY),
+        BrevoSettings(api_key_file=Path(KEY)),
+        BrevoSettings(api_key_credential=KEY),
+    ],
+)
+def test_a_key_in_the_place_of_its_place_is_not_repeated(settings: BrevoSettings) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.api_key(settings, {"CREDENTIALS_DIRECTORY": "/nowhere"})
+    assert KEY not in f"{caught.value} {caught.value.hint}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from outboxd import config
 from outboxd.config import Config
 from outboxd.errors import ConfigError
+from tests.fuzz import cases
 from tests.test_config import faults, in_options, parsed
 
 
@@ -90,7 +92,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(st.lists(PIECES | st.text(max_size=3), max_size=25).map("".join) | st.text(max_size=40))
 def test_any_text_is_a_configuration_or_a_list_of_faults(text: str) -> None:
     try:
@@ -118,7 +120,7 @@ SETTINGS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["database", "skills", "brevo", "retry", "batch", "hybrid"]) | st.text(max_size=3),
@@ -131,6 +133,58 @@ def test_any_settings_of_a_program_are_a_configuration_or_a_list_of_faults(value
     except ConfigError as error:
         told = error.faults
     assert told
+
+
+SAMPLE = (Path(__file__).parent.parent / "config.sample.yaml").read_text().splitlines()
+SECRETS = [
+    "xkeysib-0123456789abcdef",
+    "whsec_bm90IGEgc2VjcmV0IG9mIGFueWJvZHk=",
+    "https://me:hunter2@shop.example/",
+]
+SCALARS = st.sampled_from(
+    (
+        *("", "~", "yes", "22:30", "1e400", "-1", "0", "9" * 40, ".nan", "!!int 7", "*a", "&a 1"),
+        *("[", "{a: 1}", '"', "|", "@daily", "* * * * *", "Europe/Atlantis", "http://127.0.0.1"),
+        *("\u2028", "\ud800", *SECRETS),
+    )
+) | st.text(max_size=6)
+
+NAMES = SCALARS.filter(lambda text: "@" not in text)  # addresses are no names by mistake
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> str:
+    """The sample with some of its lines changed: other values, other places, doubled, or not there."""
+    lines = [line for line in SAMPLE if line.strip() and not line.lstrip().startswith("#")]
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        name, _, _ = lines[at].partition(":")
+        match draw(st.sampled_from(["value", "value", "value", "name", "move", "double", "drop", "indent"])):
+            case "value":
+                lines[at] = f"{name}: {draw(SCALARS)}"
+            case "name":
+                lines[at] = f"{name}{draw(NAMES)}: 1"
+            case "move":
+                lines.insert(draw(st.integers(0, len(lines))), lines[at])
+            case "double":
+                lines.insert(at, lines[at])
+            case "drop":
+                lines[at] = ""
+            case "indent":
+                lines[at] = " " * draw(st.integers(0, 9)) + lines[at].lstrip()
+    return "\n".join(lines)
+
+
+@settings(max_examples=cases(150), deadline=None)
+@given(mutants())
+def test_any_mistake_in_a_configuration_is_told_and_no_secret_with_it(text: str) -> None:
+    """Keys and secrets are pasted in wrong places, too."""
+    told = ""
+    try:
+        parsed(text)
+    except ConfigError as error:
+        told = f"{error} {error.hint}"
+    assert not [secret for secret in SECRETS if secret in told]
 
 
 @pytest.mark.parametrize("window", ["* * * * *", "@daily", "*/15 * * * *"])

@@ -87,6 +87,20 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert row == ("pending",)
 
 
+def test_standing_still_is_no_signal_to_stop(config: Path, outbox: Path, sandbox: Sandbox) -> None:
+    """It is stopped and told to go on, as by a debugger, and does so."""
+    with Daemon(config) as daemon:
+        daemon.ready().send(signal.SIGSTOP)
+        goes_on_at = monotonic() + 1.5  # longer than it waits for a signal at a time
+        until(lambda: monotonic() > goes_on_at)
+        daemon.send(signal.SIGCONT)
+        created(outbox, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+        assert "stopping" not in daemon.words
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+
+
 def test_sighup_reads_a_valid_configuration_and_keeps_the_old_one_otherwise(
     config: Path, sandbox: Sandbox
 ) -> None:

@@ -17,6 +17,7 @@ from outboxd import database, intake, report
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.keys import address_key
 from outboxd.outbox import Admission, Outbox
+from tests.fuzz import cases
 
 LEASE = timedelta(seconds=60)
 TEMPLATE = TemporaryDirectory()
@@ -209,7 +210,7 @@ class Drainers(RuleBasedStateMachine):
 
 
 Drainers.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=cases(40),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

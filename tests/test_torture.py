@@ -2,34 +2,52 @@
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import requests
 
 from outboxd.brevo.sandbox import Sandbox
 from tests.processes import KEY
-from tests.torture import LIST, Customer, Plan, histories, run, shuffled, wrong
+from tests.torture.judge import LIST, personal, wrong
+from tests.torture.people import Customer, histories, shuffled
+from tests.torture.storm import POISON, Plan, run, unsound
+
+SIZE: dict[str, Any] = {
+    "events": 400,
+    "customers": 120,
+    "backfilled": 100,
+    "producers": 2,
+    "faults": 0.05,
+    "seed": 7,
+}
 
 
-@pytest.mark.parametrize("mode", ["realtime", "hybrid"])
+@pytest.mark.parametrize(
+    "blows",
+    [
+        {"mode": "realtime", "kills": 2, "producer_kills": 2, "outages": 1, "hastens": True},
+        {"mode": "hybrid", "kills": 2, "producer_kills": 2, "outages": 0, "hastens": True},
+        {"mode": "realtime", "kills": 0, "producer_kills": 1, "outages": 0, "daemons": 2},
+    ],
+    ids=["realtime", "hybrid", "two daemons"],
+)
 def test_kills_faults_doubles_and_disorder_lose_nothing_and_leave_every_contact_right(
-    tmp_path: Path, mode: str
+    tmp_path: Path, blows: dict[str, Any]
 ) -> None:
-    size = {"events": 400, "customers": 120, "backfilled": 100, "producers": 2}
-    figures = run(Plan(**size, mode=mode, faults=0.05, kills=2, seed=7, hastens=True), tmp_path)
-    assert (figures["acknowledged"], figures["written"]) == (400, 500)
-    assert figures["lost"] == 0
-    assert (figures["delivered"], figures["dead"]) == (500, 0), figures["reasons"]
-    assert figures["wrong contacts"] == []
-    assert figures["largest overlap"] == 1
+    """And nothing of a customer, and no key, stands in anything that operators are told."""
+    plan = Plan(**SIZE, **blows, stops=0)
+    figures = run(plan, tmp_path)
+    assert unsound(figures) == {}
+    assert (figures["acknowledged"], figures["written"]) == (400, 500 + len(POISON))
+    assert figures["delivered"] == 500, figures["reasons"]
     assert 10 <= figures["calls"] < 500
-    assert figures["producer failures"] == 0
-    assert any(figures["events in flight at the kills"])
-    assert figures["exit code"] == 0
+    assert figures["notifications"]
+    assert bool(plan.kills) == any(figures["events in flight at the kills"])
 
 
 def test_the_storm_is_of_the_size_that_was_asked_for_and_out_of_order() -> None:
-    customers = histories(Plan(events=600, customers=120))
+    customers = histories(600, 120, seed=1)
     events = shuffled(customers, Random(1))
     assert len(events) == 600
     assert len({event["data"]["id"] for event in events}) == 120
@@ -38,6 +56,23 @@ def test_the_storm_is_of_the_size_that_was_asked_for_and_out_of_order() -> None:
     )
     of_each = [[event["at"] for event in events if event["data"]["id"] == number] for number in range(120)]
     assert sum(of_one != sorted(of_one) for of_one in of_each) > 60
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PUT /contacts/ann12%40example.com",
+        "ANN7.1@Example.com",
+        "name=F12v3",
+        "phone 4915112000012",
+        "+15550000010",
+        "x-key: xkeysib-sandbox",
+        "whsec_c3Rvcm0",
+    ],
+)
+def test_the_storms_judge_sees_what_is_personal_or_secret(line: str) -> None:
+    assert personal({"log": f"well\n{line}\nwell"}) == [f"log: {line}"]
+    assert personal({"log": "delivered event=12 customer=custom:12 ms=4"}) == []
 
 
 def test_the_storms_judge_sees_what_is_wrong() -> None:

@@ -149,13 +149,15 @@ class _Batch:
 
     def send(self, indexes: Sequence[int]) -> None:
         """Send these; take out what Brevo does not have, and halve what it refuses."""
-        while indexes and not self._is_stopped and not self._is_late():
+        while indexes and not self._is_stopped:
+            body = b'{"contacts": [' + b",".join(self._items[index] for index in indexes) + b"]}"
+            if self._is_late():  # asked right before the call: nothing may come between the two
+                return
             if len(indexes) == 1:
                 alone = self._brevo.deliver(self._changes[indexes[0]])
                 self.told[indexes[0]] = alone
                 self._is_stopped = alone.verdict is Verdict.BLOCKED
                 return
-            body = b'{"contacts": [' + b",".join(self._items[index] for index in indexes) + b"]}"
             if len(body) > LARGEST:
                 self._halve(indexes)
                 return

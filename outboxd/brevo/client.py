@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
+from math import inf
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +23,7 @@ from outboxd import __version__
 from outboxd.brevo import answers
 from outboxd.brevo.answers import Answer
 from outboxd.brevo.catalogue import Catalogue
-from outboxd.brevo.deadline import DeadlineAdapter
+from outboxd.brevo.deadline import Allowance, DeadlineAdapter
 from outboxd.brevo.limiter import Limiter, acquire
 from outboxd.clock import from_text
 from outboxd.event import PHONES, Attribute, Outcome, Remove, Upsert
@@ -94,8 +96,9 @@ class Brevo:
         return self._limiter.left(monotonic())
 
     def deliver(self, change: Upsert | Remove) -> Outcome:
-        """Carry out `change`, with as many calls as it takes."""
-        return carry_out(change, self.call, updates=self._updates)
+        """Carry out `change`, with as many calls as it takes; none leaves after `longest`."""
+        call = partial(self.call, give_up=monotonic() + self.longest.total_seconds())
+        return carry_out(change, call, updates=self._updates)
 
     def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
         """The account's attributes by name, or what became of asking for them; asked for when need be."""
@@ -121,24 +124,28 @@ class Brevo:
         *,
         longer: float = 0.0,
         largest: int = BODY_LIMIT,
+        give_up: float = inf,
     ) -> Answer:
         """One call within the limits and the deadline. Never raises: no answer is an Answer with status 0.
 
         `body` is JSON, written or not; `longer` are seconds that it may take beyond the others; `largest`
-        is how many bytes of an answer are read.
+        is how many bytes of an answer are read; `give_up` is when it must be over, in monotonic seconds.
         """
         name = f"{method} {route(path)}"
+        allowed = self._timeout + longer
+        give_up = min(give_up, monotonic() + PATIENCE + allowed)
         wait = acquire(self._limiter, PATIENCE, monotonic, self._sleep)
         if wait:
             return Answer(name, 429, message="own limit", wait=timedelta(seconds=wait))
         try:
-            return self._exchange(name, method, path, body, self._timeout + longer, largest)
+            timeout = Allowance(min(give_up, monotonic() + allowed))
+            return self._exchange(name, method, path, body, timeout, largest)
         except requests.exceptions.SSLError:
             return Answer(
                 name, message="Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
             )
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
-            return Answer(name, message=f"no answer within {self._timeout + longer:g} seconds")
+            return Answer(name, message=f"no answer within {allowed:g} seconds")
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return Answer(name, message=f"Brevo cannot be reached: {_cause(error)}")
 
@@ -148,7 +155,7 @@ class Brevo:
         method: str,
         path: str,
         body: Mapping[str, Any] | bytes | None,
-        timeout: float,
+        timeout: Allowance,
         largest: int,
     ) -> Answer:
         # Straight to the adapter: what a Session would add (redirects, cookies, proxies and passwords from

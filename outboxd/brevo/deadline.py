@@ -1,15 +1,15 @@
 """A total deadline over an answer.
 
 `requests` bounds each wait for bytes, not their sum: a server that drips a byte a second, headers
-included, holds a thread for ever. Here every read gets what is left of one allowance, which is the
-connection's time-out, counted from the request.
+included, holds a thread for ever. Here every read gets what is left of one allowance, and nothing is sent
+any more once that is used up: a process that stood still meanwhile may have been taken for dead.
 """
 
 import io
 import socket
 from http.client import HTTPResponse
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -17,6 +17,17 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 LEAST = 0.001
 """Seconds: a time-out of zero would mean "do not wait" to a socket."""
+
+
+class Allowance(float):
+    """The seconds that a call may take from now `until` a moment of the monotonic clock."""
+
+    until: float
+
+    def __new__(cls, until: float) -> Self:
+        made = super().__new__(cls, max(until - monotonic(), LEAST))
+        made.until = until
+        return made
 
 
 class _Reads(io.RawIOBase):
@@ -50,14 +61,22 @@ class _Response(HTTPResponse):
 
 
 class _Deadlined:
-    """Mixed into a connection: its answers end by the time-out, counted from the request."""
+    """Mixed into a connection: its time-out is an Allowance, and nothing comes or goes after its end."""
 
-    timeout: float
+    timeout: Allowance
+    sock: socket.socket | None
     _deadline: float
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._deadline = monotonic() + self.timeout
+        self._deadline = self.timeout.until
         super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()  # type: ignore[attr-defined]
+        if monotonic() > self._deadline:
+            raise TimeoutError("it is too late to send this")
+        super().send(data)  # type: ignore[misc]
 
     def response_class(self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any) -> _Response:
         return _Response(sock, method, self._deadline)
@@ -80,7 +99,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter of requests for one host; the connect time-out of each call is the allowance."""
+    """An adapter of requests for one host; the time-out of each call must be an Allowance."""
 
     _pool: Any = None
 

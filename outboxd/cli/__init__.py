@@ -4,7 +4,9 @@ Commands live in modules of their own that are loaded when they are called, so t
 for what `run` needs. Data goes to stdout, talk to stderr. Only here do errors become text.
 """
 
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -74,6 +76,8 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `outboxd`; its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be text, nor terminals speak UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result: Any = group.main(args=arguments, prog_name="outboxd", standalone_mode=False)
     except OutboxdError as error:

@@ -1,0 +1,231 @@
+"""What is promised to whoever trusts outboxd with a key and with customers: see the README's Security."""
+
+import ast
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import create_server
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from outboxd import cli
+from outboxd.brevo.sandbox import Fault
+from tests.receiver import receiving
+from tests.shop import MakeShop, Shop
+from tests.test_imports import MODULES
+
+ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann"}
+
+# Nothing but bound values reaches SQLite
+
+EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1}
+"""Who takes SQL, and as which of its arguments."""
+
+SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|PRAGMA|ATTACH|CREATE|DROP|ALTER|VACUUM)\b")
+
+SHAPES = {"table", "marks", "columns", "condition"}
+"""Names that stand for parts of statements: literals that are chosen beside them, and question marks."""
+
+
+def is_constant(node: ast.AST) -> bool:
+    """Whether an expression is made of literals and of module constants alone."""
+    match node:
+        case ast.Constant():
+            return True
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name.lstrip("_").isupper()
+        case ast.Subscript(value=value):
+            return is_constant(value)
+        case ast.JoinedStr(values=values):
+            return all(is_constant(value) for value in values)
+        case ast.FormattedValue(value=ast.Name(id=name)) if name in SHAPES:
+            return True
+        case ast.FormattedValue(value=value):
+            return is_constant(value)
+        case ast.BinOp(left=left, right=right):
+            return is_constant(left) and is_constant(right)
+        case ast.Call(func=ast.Name(id="round"), args=args):
+            return all(is_constant(each) for each in args)
+        case ast.Call(func=ast.Attribute(attr="format", value=ast.Name()), args=[], keywords=keywords):
+            return all(is_constant(keyword.value) for keyword in keywords)
+    return False
+
+
+def suspects(source: str) -> list[str]:
+    """Every statement that may be made of more than constants."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            place = EXECUTES.get(name)
+            if place is not None and len(node.args) > place:
+                sql = node.args[place]
+                if not (
+                    isinstance(sql, ast.Name) or is_constant(sql)
+                ):  # a name is looked at where it is made
+                    found.append(ast.unparse(node))
+        is_made = isinstance(node, ast.JoinedStr | ast.BinOp)
+        text = (
+            "".join(str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant))
+            if is_made
+            else ""
+        )
+        if SQL.match(text) and not is_constant(node):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_statements_are_made_of_constants_and_values_are_bound(name: str) -> None:
+    assert suspects(MODULES[name].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'connection.execute(f"SELECT * FROM outbox WHERE id = {event_id}")',
+        'connection.execute("SELECT * FROM outbox WHERE id = " + event_id)',
+        'connection.exec_driver_sql("SELECT %s" % value)',
+        'connection.execute("SELECT {}".format(value))',
+        'many(connection, f"DELETE FROM {name}", rows)',
+        'sql = f"UPDATE outbox SET status = {status}"',
+        'sql = "DELETE FROM outbox WHERE id = " + text',
+    ],
+)
+def test_a_statement_that_is_put_together_of_values_is_found(source: str) -> None:
+    assert suspects(source)
+
+
+# The key and the customers go to Brevo and to nobody else
+
+
+@contextmanager
+def impostor(directory: Path) -> Iterator[tuple[str, list[bytes]]]:
+    """A TLS server that has made its certificate itself; its address, and what it was told."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", *kind, *subject, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    heard: list[bytes] = []
+    listener = create_server(("127.0.0.1", 0))
+
+    def listen() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                with client, context.wrap_socket(client, server_side=True) as trusted:
+                    trusted.settimeout(5)
+                    heard.append(trusted.recv(65_536))
+            except OSError:  # it was not trusted
+                heard.append(b"")
+
+    thread = Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}", heard
+    finally:
+        listener.shutdown(2)
+        listener.close()
+        thread.join(5)
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")
+
+
+@needs_openssl
+def test_a_certificate_that_nobody_vouches_for_is_refused_and_told(shop: Shop, tmp_path: Path) -> None:
+    """Neither the key nor the customer gets there, whatever the environment says of certificates."""
+    with impostor(tmp_path) as (url, heard), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+        shop.reopen(brevo={"base_url": f"{url}/v3"})
+        event = shop.sent("created", **ANN)
+    assert event["status"] == "pending"
+    assert "TLS certificate cannot be verified" in event["last_error"]
+    assert heard
+    assert b"".join(heard) == b""
+
+
+@needs_openssl
+def test_a_webhook_with_such_a_certificate_is_told_nothing(make_shop: MakeShop, tmp_path: Path) -> None:
+    with impostor(tmp_path) as (url, heard):
+        shop = make_shop(notifications={"webhook_url": url, "interval_seconds": 1})
+        shop.sent("created", **ANN)
+        shop.later(minutes=1)
+        shop.run_until(
+            lambda: heard and shop.rows("SELECT 1 FROM notifications WHERE last_error IS NOT NULL")
+        )
+        [(reason,)] = shop.rows("SELECT last_error FROM notifications")
+    assert reason == "the receiver cannot be reached: SSLError"
+    assert b"".join(heard) == b""
+
+
+def test_a_webhook_that_redirects_is_not_followed(make_shop: MakeShop) -> None:
+    with receiving() as receiver:
+        receiver.status = 307
+        shop = make_shop(notifications={"webhook_url": receiver.url, "interval_seconds": 1})
+        shop.sent("created", **ANN)
+        shop.later(minutes=1)
+        shop.run_until(lambda: shop.rows("SELECT 1 FROM notifications WHERE last_error IS NOT NULL"))
+        assert shop.rows("SELECT last_error FROM notifications") == [("the receiver answered 307",)]
+
+
+# What comes from outside has a size
+
+
+def test_what_brevo_says_is_kept_at_a_bounded_length(shop: Shop) -> None:
+    body = {"code": "c" * 10_000, "message": "word " * 20_000}
+    shop.sandbox.faults.add(Fault(status=400, body=body, headers={"sib-request-id": "r" * 10_000}, times=1))
+    assert shop.sent("created", **ANN)["status"] == "dead"
+    [sizes] = shop.rows("SELECT length(detail), length(error_code), length(request_id) FROM attempts")
+    assert (sizes[0], sizes[1]) == (512, 64)
+    assert sizes[2] <= 64
+    assert shop.rows("SELECT length(last_error) FROM outbox") == [(512,)]
+
+
+def test_a_payload_past_the_limit_is_dead_and_not_read(shop: Shop) -> None:
+    """However it got into the table."""
+    whole = '{"id": 7, "email": "ann@example.com", "note": "' + "a" * 300_000 + '"}'
+    told = shop.event(shop.insert("customer_created", whole))
+    shop.drain()
+    told = shop.event(told["id"])
+    assert (told["status"], shop.calls) == ("dead", [])
+    assert "larger than 256 KiB" in told["last_error"]
+
+
+# The sandbox takes made-up keys, and is nobody's business but this host's
+
+
+def test_the_sandbox_cannot_be_told_to_listen_elsewhere() -> None:
+    told = CliRunner().invoke(cli.group, ["sandbox", "--host", "0.0.0.0"])
+    assert told.exit_code == 2
+    assert "No such option" in told.output
+
+
+def test_the_sandbox_listens_on_loopback_alone() -> None:
+    command = [sys.executable, "-m", "outboxd", "sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = urlsplit(process.stdout.readline().split()[-1])
+            tables = [Path(f"/proc/{process.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        finally:
+            process.terminate()
+    assert url.port is not None
+    bound = [
+        line.split()[1] for table in tables for line in table.splitlines()[1:] if line.split()[3] == "0A"
+    ]
+    assert [each for each in bound if each.endswith(f":{url.port:04X}")] == [f"0100007F:{url.port:04X}"]

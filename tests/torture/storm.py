@@ -1,0 +1,406 @@
+"""The storm: producers, one daemon or more, a bad Brevo, and blows that fall on all of them at random.
+
+Brevo is a sandbox in this process, so that its record of calls survives every blow. What kill -9 would do to
+it is done to its connections: all are cut off, what it had carried out loses its answer, nobody listens any
+more. But it forgets nothing, as the real one would not.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
+
+from outboxd import database
+from outboxd.brevo.sandbox import Fault, Sandbox
+from tests.conftest import until
+from tests.processes import KEY, Daemon, let_leases_lapse, status, write_config
+from tests.receiver import Receiver, receiving
+from tests.torture import judge, people
+from tests.torture.judge import LIST
+from tests.torture.people import Customer
+from tests.torture.writers import ROOT, Backfill, Producer, Writer
+
+TROUBLES = (
+    Fault(status=503),
+    Fault(status=500),
+    Fault(status=425),
+    Fault(behaviour="reset"),
+    Fault(behaviour="lost_answer"),
+    Fault(behaviour="half"),
+    Fault(behaviour="html"),
+    Fault(behaviour="redirect"),
+    Fault(behaviour="garbage"),
+    Fault(behaviour="huge"),
+    Fault(behaviour="drip"),
+    Fault(behaviour="drip_headers"),
+    Fault(status=429, headers={"x-sib-ratelimit-reset": "1"}),
+)
+
+BULK = ("/contacts/batch", "/contacts/import")
+
+BATCH = {"window": "@yearly", "max_wait": 1, "batch_size": 25, "import_size": 400}
+"""Windows that open whenever somebody waits, and calls of a size that many are needed."""
+
+HYBRID = {"threshold_seconds": 1}
+RATES = {"requests_per_second": 100, "requests_per_hour": 360_000}
+"""More than a hundred that wait go in bulk."""
+
+SECRET = "whsec_c3Rvcm0tc3Rvcm0tc3Rvcm0tc3Rvcm0tc3Rvcm0="
+
+POISON = (
+    '{"id": 1, "email": "ann1@example.com", "firstName": "F1v1"',
+    '["ann2@example.com"]',
+    '{"firstName": "F3v3", "phone": "+4915112000003"}',
+    '{"id": {"email": "ann4@example.com"}, "lastName": "L4v4"}',
+)
+"""What a shop may write that nobody can deliver, and that must not be told."""
+
+SOUND = {
+    "lost": 0,
+    "dead": len(POISON),
+    "recorded more than once": 0,
+    "miscounted": 0,
+    "answers nobody gave": 0,
+    "producer failures": 0,
+    "bugs": 0,
+    "unclean ends": 0,
+    "largest overlap": 1,
+    "wrong contacts": [],
+    "personal": [],
+}
+"""What the figures must be."""
+
+LEASED = """
+SELECT id, claimed_at FROM outbox
+WHERE is_head = 1 AND claimed_at IS NOT NULL AND customer_key NOT IN (SELECT customer_key FROM import_rows)
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large, and how rough."""
+
+    events: int = 10_000
+    customers: int = 2_000
+    backfilled: int = 1_000
+    mode: str = "realtime"
+    producers: int = 4
+    daemons: int = 1
+    faults: float = 0.05
+    kills: int = 5
+    producer_kills: int = 5
+    outages: int = 2
+    stops: int = 1
+    seed: int = 1
+    hastens: bool = False  # do not wait for the leases of a killed daemon to lapse
+
+    def blows(self) -> list[str]:
+        """All that is going to happen, in a random order."""
+        counts = {
+            "a daemon is killed": self.kills,
+            "a producer is killed": self.producer_kills,
+            "Brevo is gone": self.outages,
+            "a daemon stands still": self.stops,
+        }
+        blows = list(Counter(counts).elements())
+        Random(self.seed).shuffle(blows)
+        return blows
+
+
+class Storm:
+    """What is under way, and what can befall it."""
+
+    def __init__(
+        self, plan: Plan, sandbox: Sandbox, config: Path, customers: list[Customer], stack: ExitStack
+    ) -> None:
+        self.outbox = config.with_name("outbox.db")
+        self.in_flight: list[int] = []
+        self.stood_still = 0
+        self.told: dict[str, str] = {}
+        self._plan = plan
+        self._random = Random(plan.seed)
+        self._sandbox = sandbox
+        self._config = config
+        self._stack = stack
+        self.producers = list(_producers(plan, customers, self.outbox))
+        export = config.with_name("export.jsonl")
+        rows = people.backfilled(customers, plan.backfilled, plan.seed)
+        export.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.backfill = Backfill(config, export)
+        self._writers: list[Writer] = [*self.producers, self.backfill]
+        for writer in self._writers:
+            stack.callback(writer.end)
+        self.daemons = [self._daemon() for _ in range(plan.daemons)]
+
+    @property
+    def blows(self) -> Mapping[str, Callable[[], None]]:
+        return {
+            "a daemon is killed": self.kill_daemon,
+            "a producer is killed": self.kill_producer,
+            "Brevo is gone": self.cut_brevo_off,
+            "a daemon stands still": self.stop_daemon,
+        }
+
+    def until_finished(self, events: int, within: float) -> None:
+        """Wait until so many events are over. No daemon may end by itself meanwhile."""
+
+        def is_over() -> bool:
+            if any(daemon.process.poll() is not None for daemon in self.daemons):
+                return True
+            now = status(self.outbox)
+            return bool(now["delivered"] + now["dead"] >= events)
+
+        until(is_over, within)
+        assert all(daemon.process.poll() is None for daemon in self.daemons), self.words
+
+    def kill_daemon(self) -> None:
+        """SIGKILL, if possible while Brevo is at a call of its; another one takes its place."""
+        killed = self.daemons.pop(self._random.randrange(len(self.daemons)))
+        self._until_under_way()
+        killed.kill()
+        if not self.daemons:
+            until(lambda: self._sandbox.stats["under_way"] == 0)
+            self.in_flight.append(status(self.outbox)["in_flight"])
+            if self._plan.hastens:
+                let_leases_lapse(self.outbox)
+        self.daemons.append(self._daemon())
+
+    def kill_producer(self) -> None:
+        """SIGKILL of somebody who still writes, who is then started again."""
+        self._random.shuffle(self._writers)
+        any(writer.kill() for writer in self._writers)
+
+    def cut_brevo_off(self) -> None:
+        """Every connection is cut, and Brevo is out of reach until that is noticed."""
+        self._until_under_way()
+        before = self._failures()
+        self._sandbox.stop()
+        give_up = monotonic() + 5
+        until(lambda: self._failures() > before or monotonic() > give_up, 10)
+        self._sandbox.start()
+
+    def stop_daemon(self) -> None:
+        """One stands still until others have all that it had leased; then it goes on, none the wiser.
+
+        One that stopped within a transaction would hold up everybody, as any writer would: that is another
+        matter, so it is then stopped at another moment, and likewise if it has leased nothing.
+        """
+        stopped = self._random.choice(self.daemons).ready()
+        give_up = monotonic() + 10
+        while True:
+            until(lambda: self._leased() or monotonic() > give_up, 15)
+            stopped.send(signal.SIGSTOP)
+            if left := self._can_write() and self._leased():
+                break
+            stopped.send(signal.SIGCONT)
+            if monotonic() > give_up:
+                return
+        guest = None
+        if len(self.daemons) == 1:
+            assert self._is_refused()
+            guest = Daemon(self._config, "--shared", OUTBOXD_WEBHOOK_SECRET=SECRET)
+            self._stack.enter_context(guest).ready()
+            self.daemons.append(guest)
+        until(lambda: not left & self._leased(), 180)  # a busy host makes for a blocked lane
+        self.stood_still += 1
+        stopped.send(signal.SIGCONT)
+        if guest is not None:  # whoever drains alone sees the imports of both through
+            for daemon in self.daemons:
+                daemon.send(signal.SIGTERM)
+            codes = [daemon.ended(40) for daemon in self.daemons]
+            assert codes == [0, 0], (codes, [daemon.words[-600:] for daemon in self.daemons])
+            self.daemons = [self._daemon()]
+
+    def end(self) -> list[int]:
+        """Let all of them stop in good order; the exit codes of the daemons."""
+        for number, daemon in enumerate(self.daemons):
+            self.told[f"process {number}"] = judge.seen_by_ps(daemon.ready().process.pid)
+            daemon.send(signal.SIGTERM)
+        return [daemon.ended(40) for daemon in self.daemons]
+
+    @property
+    def words(self) -> str:
+        """All that the daemons have said."""
+        return "".join(file.read_text() for file in sorted(self._config.parent.glob("stderr-*")))
+
+    def _daemon(self) -> Daemon:
+        options = ("--shared",) if self._plan.daemons > 1 else ()
+        daemon = Daemon(self._config, *options, OUTBOXD_WEBHOOK_SECRET=SECRET)
+        return self._stack.enter_context(daemon)
+
+    def _is_refused(self) -> bool:
+        """Whether a second daemon that wants to be alone is kept out."""
+        with Daemon(self._config, OUTBOXD_WEBHOOK_SECRET=SECRET) as second:
+            return second.ended() == 75 and "is drained already" in second.words
+
+    def _until_under_way(self) -> None:
+        give_up = monotonic() + 2
+        until(lambda: self._sandbox.stats["under_way"] or monotonic() > give_up)
+
+    def _failures(self) -> int:
+        return self.words.count("cannot be reached")
+
+    def _can_write(self) -> bool:
+        try:
+            with closing(sqlite3.connect(self.outbox, timeout=1, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.OperationalError:
+            return False
+
+    def _leased(self) -> set[tuple[int, str]]:
+        """The heads that are leased, imports aside, and since when."""
+        with database.reading(self.outbox) as connection:
+            return set(connection.execute(LEASED).fetchall())
+
+
+def run(plan: Plan, directory: Path) -> dict[str, Any]:
+    """Carry out `plan` in an empty directory; the figures."""
+    database.migrate(directory / "outbox.db")
+    customers = people.histories(plan.events, plan.customers, plan.seed)
+    total = plan.events + plan.backfilled + len(POISON)
+    started = monotonic()
+    with ExitStack() as stack:
+        receiver = stack.enter_context(receiving())
+        sandbox = stack.enter_context(
+            Sandbox(faults=_troubles(plan.faults), seed=plan.seed, latency=timedelta(milliseconds=4))
+        )
+        config = _config(plan, directory, sandbox, receiver)
+        _write_poison(directory / "outbox.db")
+        storm = Storm(plan, sandbox, config, customers, stack)
+        blows = plan.blows()
+        for number, blow in enumerate(blows, start=1):
+            storm.until_finished(total * number // (len(blows) + 1), within=120)
+            storm.blows[blow]()
+        codes = [each.ended(120) for each in (*storm.producers, storm.backfill)]
+        written = monotonic() - started
+        storm.until_finished(total, within=60 + total / 50)
+        took = monotonic() - started
+        exit_codes = storm.end()
+        acknowledged = [each for producer in storm.producers for each in producer.acknowledged]
+        return {
+            "mode": plan.mode,
+            "events": plan.events,
+            "backfilled": plan.backfilled,
+            "customers": plan.customers,
+            "daemons": plan.daemons,
+            "blows": dict(Counter(blows)),
+            **judge.account(storm.outbox, acknowledged, sandbox.calls),
+            "producer failures": sum(code != 0 for code in codes),
+            "events in flight at the kills": storm.in_flight,
+            "stood still": storm.stood_still,
+            "leases lost": storm.words.count("lost=lease"),
+            "bugs": storm.words.count(" bug "),
+            "unclean ends": sum(code != 0 for code in exit_codes),
+            "calls": sandbox.stats["calls"],
+            "calls by status": sandbox.stats["by_status"],
+            "calls in bulk": dict(Counter(c.path for c in sandbox.calls if c.path in BULK)),
+            "largest overlap": sandbox.stats["largest_overlap"],
+            "wrong contacts": judge.wrong(sandbox, customers),
+            "notifications": len(receiver.posts),
+            "personal": judge.personal(_everything_told(storm, receiver)),
+            "seconds writing": round(written, 1),
+            "seconds in all": round(took, 1),
+            "latency ms": status(storm.outbox)["windows"]["hour"]["latency_ms"],
+        }
+
+
+def unsound(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that are not what they must be."""
+    return {name: figures[name] for name, figure in SOUND.items() if figures[name] != figure}
+
+
+def _troubles(rate: float) -> list[Fault]:
+    return [
+        Fault(
+            status=each.status,
+            headers=each.headers,
+            behaviour=each.behaviour,
+            path="/contacts*",
+            rate=rate / len(TROUBLES),
+        )
+        for each in TROUBLES
+    ]
+
+
+def _config(plan: Plan, directory: Path, sandbox: Sandbox, receiver: Receiver) -> Path:
+    return write_config(
+        directory / "config.yaml",
+        sandbox.url,
+        options={"delete_behavior": "hard", "list_id": LIST, "sync_mode": plan.mode},
+        debug=True,
+        brevo={"timeout_seconds": 0.5, **(RATES if plan.mode == "hybrid" else {})},
+        retry={"first_seconds": 0.2, "cap_seconds": 2, "max_attempts": 50},
+        batch=BATCH,
+        hybrid=HYBRID,
+        metrics={"textfile": str(directory / "outboxd.prom"), "interval_seconds": 1},
+        notifications={
+            "webhook_url": receiver.url,
+            "secret_env": "OUTBOXD_WEBHOOK_SECRET",
+            "interval_seconds": 1,
+            "events": ["sync_completed", "sync_failed", "batch_completed", "lane_blocked", "lane_resumed"],
+        },
+    )
+
+
+def _write_poison(outbox: Path) -> None:
+    with closing(sqlite3.connect(outbox)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO outbox (event, payload) VALUES ('customer_created', ?)", [(each,) for each in POISON]
+        )
+
+
+def _producers(plan: Plan, customers: list[Customer], outbox: Path) -> Iterator[Producer]:
+    for number in range(plan.producers):
+        events = people.shuffled(customers[number :: plan.producers], Random(plan.seed + number))
+        path = outbox.with_name(f"producer-{number}.jsonl")
+        path.write_text("".join(json.dumps(event) + "\n" for event in events))
+        yield Producer(path, outbox)
+
+
+def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
+    """All that operators, their systems and other users of this host have been told."""
+    commands = (
+        ("status",),
+        ("status", "--json"),
+        ("metrics",),
+        ("dead",),
+        ("events",),
+        ("notifications", "--json"),
+    )
+    told = {" ".join(command): _says(storm, *command) for command in commands}
+    for number, (headers, body) in enumerate(receiver.posts):
+        told[f"notification {number}"] = "\n".join([*map(str, headers.items()), body.decode()])
+    metrics = storm.outbox.with_name("outboxd.prom").read_text()
+    return {
+        **told,
+        **storm.told,
+        "log": storm.words,
+        "metrics file": metrics,
+        "database": judge.kept(storm.outbox),
+    }
+
+
+def _says(storm: Storm, *command: str) -> str:
+    """What a command says of the outbox."""
+    done = subprocess.run(
+        [sys.executable, "-m", "outboxd", *command, "--config", str(storm.outbox.with_name("config.yaml"))],
+        env={**os.environ, "BREVO_API_KEY": KEY, "OUTBOXD_WEBHOOK_SECRET": SECRET},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
