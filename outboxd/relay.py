@@ -33,7 +33,7 @@ from outboxd.trouble import AGAIN
 from outboxd.wake import Wake
 from outboxd.webhook import Webhook
 
-GATHER = 0.005
+GATHER = 0.02
 """Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
 TICK = 5.0
@@ -48,11 +48,11 @@ LONG = 15.0
 FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
 
-AHEAD = 0.03
-"""Seconds' worth of deliveries that are claimed ahead while calls are plenty, so that no worker waits …"""
+AHEAD = 0.1
+"""Seconds' worth of deliveries that are under claim while calls are plenty, so that no worker waits for more …"""
 
-MOST_AHEAD = 64
-"""… and how many at most."""
+MOST_CLAIMED = 192
+"""… and how many at most. What a killed daemon had claimed waits for the next one to take it over."""
 
 CONVOYS = 4
 """Convoys under way at once, each with so many batches:"""
@@ -257,13 +257,11 @@ class Relay:
         return self._room_alone() > 0
 
     def _room_alone(self) -> int:
-        """How many more claims can be handed out: some for each worker, and, where no limit of calls is near,
-        some to wait for one.
-        """
+        """How many more claims can be handed out: one for each worker, and more where no limit is near."""
         calls = self._courier.room()
         most = self._plan.workers
-        if calls > most + MOST_AHEAD:
-            most += min(MOST_AHEAD, int(self._crew.rate * AHEAD))
+        if calls > MOST_CLAIMED:
+            most = max(most, min(MOST_CLAIMED, int(self._crew.rate * AHEAD)))
         return min(most - self._alone, calls)
 
     def _carry_alone(self, claim: Claim) -> Result:
