@@ -49,11 +49,12 @@ def figures(rig: Rig) -> Iterator[Figure]:
         small, large = in_turns([queue.take for queue in queues], rounds)
         for queue in queues:
             queue.close()
+        told = f"one in {median(large) * 1000:.2f} ms, {median(small) * 1000:.2f} ms"
         yield Figure(
             name=peer.name,
             value=ratio(small, large),
             floor=floor,
-            note=f"one in {median(large) * 1000:.2f} ms, {median(small) * 1000:.2f} ms; {peer.note}",
+            note="; ".join(filter(None, (told, peer.note))),
         )
 
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,22 +153,18 @@ def _firm(directory: Path) -> Queue:
     schema.metadata.create_all(runtime.engine)
 
     def put(payload: str) -> object:
-        return firm.queue.enqueue.enqueue(_deliver_by_firm(), (payload,), {}, runtime=runtime)
+        return firm.queue.enqueue.enqueue(_firms_job(), (payload,), {}, runtime=runtime)
 
     tables = ["firm_queue_jobs", "firm_queue_ready_executions"]
     return Queue(path, put, lambda: run_ready(runtime, limit=1), runtime.engine.dispose, tables, "job_id")
 
 
-def _deliver_by_firm() -> Any:
+@cache
+def _firms_job() -> Any:
+    """Registered once in a process, whatever the number of queues."""
     import firm.queue
 
-    global _job
-    if _job is None:
-        _job = firm.queue.job()(_nothing)
-    return _job
-
-
-_job: Any = None
+    return firm.queue.job()(_nothing)
 
 
 def _nothing(payload: str) -> None:

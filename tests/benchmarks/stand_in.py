@@ -2,7 +2,7 @@
 
 It answers each call with what Brevo says when all is well, after LATENCY seconds, and keeps no contacts:
 only how many calls there were, and when each came, on the clock that all processes of a host share
-(`time.monotonic`). outboxd's own sandbox keeps the contacts, and takes a tenth of the calls.
+(`time.monotonic`). outboxd's own sandbox keeps the contacts, which is work that would be measured too.
 """
 
 import asyncio
