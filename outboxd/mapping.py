@@ -12,12 +12,9 @@ from typing import Any
 
 from outboxd.errors import EventError
 from outboxd.event import PHONES, Attribute, Event, Kind, Labels, Reading, Stamp, Statement
+from outboxd.rules import CANONICAL, canonical, is_path, path
 from outboxd.sources import words
-from outboxd.sources.specification import CANONICAL
 from outboxd.values import Misfit, fit, phone, plain
-
-DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"}
-"""What is sent where the configuration has no `field_mapping`."""
 
 SKEW = timedelta(days=1)
 """How far a shop's clock may run ahead before its times are not believed."""
@@ -36,17 +33,6 @@ TYPES = {
 """The types of canonical fields, for attributes that are yet to be made; every other one is text."""
 
 
-@lru_cache(maxsize=1024)
-def canonical(name: str) -> str:
-    """The camelCase form of a field's name: `first_name` and `firstName` are one field."""
-    return re.sub(r"(?<=[a-zA-Z0-9])_+([a-zA-Z0-9])", lambda match: match.group(1).upper(), name)
-
-
-def is_path(name: str) -> bool:
-    """Whether a rule's left side is a path into the payload (JMESPath) rather than a field's name."""
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None
-
-
 def type_of(name: str) -> str:
     """The type that an attribute for this field should have."""
     return TYPES.get(canonical(name), "text")
@@ -55,14 +41,6 @@ def type_of(name: str) -> str:
 def needs_document(rules: Mapping[str, str]) -> bool:
     """Whether some rule asks for more than the canonical fields that every source reads."""
     return any(canonical(name) not in CANONICAL for name in rules if name != "email")
-
-
-@lru_cache(maxsize=256)
-def path(expression: str) -> Any:
-    """The compiled JMESPath expression. Raises ValueError for what is none."""
-    import jmespath
-
-    return jmespath.compile(expression)
 
 
 def statement(

@@ -49,7 +49,7 @@ FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
 
 AHEAD = 0.1
-"""Seconds' worth of deliveries that are under claim while calls are plenty, so that no worker waits for more …"""
+"""Seconds' worth of deliveries that are under claim while calls are plenty, so that no worker waits …"""
 
 MOST_CLAIMED = 192
 """… and how many at most. What a killed daemon had claimed waits for the next one to take it over."""

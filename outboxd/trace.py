@@ -13,7 +13,7 @@ from outboxd.clock import to_text
 from outboxd.event import Event, Nothing, Outcome, Remove, Result, Settled, Statement, Upsert
 from outboxd.logs import line, logger
 from outboxd.masks import shape
-from outboxd.sources.specification import CANONICAL
+from outboxd.rules import CANONICAL
 
 
 @dataclass(frozen=True, slots=True)

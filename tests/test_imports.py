@@ -11,7 +11,7 @@ import outboxd
 PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
-    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "wake"},
+    {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "rules", "wake"},
     {"exposition", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "retention", "brevo.sandbox"},
@@ -48,7 +48,7 @@ LIBRARIES = {
     "yaml": {"config"},
     "phonenumbers": {"values"},
     "ijson": {"exports"},
-    "jmespath": {"mapping"},
+    "jmespath": {"mapping", "rules"},
     "email_validator": {"mapping"},
 }
 """The rooms that know a library. Of those that are not here only the standard library's may be used."""

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outboxd.event import Event, Kind, Reading, Stamp
-from outboxd.mapping import DEFAULT, SKEW, canonical, statement, version
+from outboxd.mapping import SKEW, statement, version
+from outboxd.rules import DEFAULT, canonical
 from outboxd.values import plain
 
 WRITTEN_AT = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)

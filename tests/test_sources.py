@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from outboxd import sources, topics
 from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
+from outboxd.rules import CANONICAL
 from outboxd.sources import custom, magento, shopify, woocommerce, words
-from outboxd.sources.specification import CANONICAL, is_secret
+from outboxd.sources.specification import is_secret
 
 PAYLOADS = Path(__file__).parent / "payloads"
 REAL = Path(__file__).parents[2] / "shared" / "payloads"

@@ -4,19 +4,14 @@ It knows of no setting: neither its name nor its default.
 """
 
 import base64
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from outboxd import schedule
-from outboxd.mapping import canonical, is_path
-from outboxd.mapping import path as path_into
-from outboxd.sources import PRESETS, SHOP
-from outboxd.sources.specification import CANONICAL
+from outboxd.rules import CANONICAL, PRESETS, SHOP, canonical, is_path
+from outboxd.rules import path as path_into
 
 
 class FaultError(Exception):
@@ -127,6 +122,8 @@ def path(value: Any) -> Path:
 
 def url(value: Any) -> str:
     written = text(value)
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(written)
         is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
@@ -217,6 +214,8 @@ def _told(duration: timedelta) -> str:
 
 
 def windows(value: Any) -> tuple[str, ...]:
+    from outboxd import schedule
+
     written = [value] if isinstance(value, str) else value
     example = "such as '*/15 * * * *', '30 2 * * mon-fri' or '@daily'"
     if not isinstance(written, list | tuple) or not written or not all(isinstance(x, str) for x in written):
@@ -233,6 +232,8 @@ def windows(value: Any) -> tuple[str, ...]:
 
 
 def time_zone(value: Any) -> str:
+    from outboxd import schedule
+
     written = text(value)
     try:
         schedule.time_zone(written)
@@ -243,6 +244,8 @@ def time_zone(value: Any) -> str:
 
 def meant(value: Any, known: tuple[str, ...]) -> str:
     """What to add to a fault: the nearest of the known words, or all of them if they are many."""
+    import difflib
+
     near = difflib.get_close_matches(str(value), known, n=1)
     return (
         f"; did you mean {near[0]}?" if near else f"; known are: {', '.join(known)}" if len(known) > 4 else ""

@@ -34,10 +34,9 @@ from outboxd.config.kinds import (
 )
 from outboxd.database import DEFAULT_PATH
 from outboxd.errors import ConfigError
-from outboxd.mapping import DEFAULT
 from outboxd.notices import TYPES
 from outboxd.retention import Retention
-from outboxd.sources import DEFAULTS
+from outboxd.rules import DEFAULT, Options
 
 SKILL = "customer-sync"
 
@@ -147,7 +146,7 @@ OPTIONS: Section = {
     "update_enabled": Key(boolean, True),
     "default_country": Key(optional(country), None),
     "consent_meta_key": Key(optional(text), None),
-    "customer_roles": Key(words_of, DEFAULTS.roles),
+    "customer_roles": Key(words_of, Options().roles),
 }
 
 SYNC: Section = {

@@ -4,24 +4,19 @@ A preset turns an event's name and payload into a Reading and knows nothing of w
 platform's shapes and, whatever the platform, those of the specification.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from outboxd.errors import EventError
 from outboxd.event import Reading
+from outboxd.rules import PRESETS, SHOP, Options
 from outboxd.sources import custom, magento, shopify, woocommerce
 from outboxd.sources.envelope import unwrapped
 from outboxd.sources.specification import without_secrets
-from outboxd.sources.woocommerce import DEFAULTS, Options
+from outboxd.sources.woocommerce import DEFAULTS
 from outboxd.topics import REDACTED
 
-__all__ = ["DEFAULTS", "PRESETS", "SHOP", "Options", "document", "read"]
-
-SHOP = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-"""The name of one shop of several, as in `shopify:second-shop`; it stands in keys, and those in logs."""
-
-PRESETS = ("shopify", "woocommerce", "magento", "custom")
+__all__ = ["DEFAULTS", "PRESETS", "Options", "document", "read"]
 
 
 def document(payload: Mapping[str, Any]) -> Mapping[str, Any]:

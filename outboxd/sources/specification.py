@@ -12,6 +12,7 @@ from typing import Any
 
 from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
+from outboxd.rules import CANONICAL
 from outboxd.sources import words
 from outboxd.sources.envelope import Letter
 from outboxd.sources.words import Fields, Record
@@ -28,10 +29,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "tagsRemoved": words.tags,
     **dict.fromkeys(_CONSENTS, words.flag),
 }
-
-_AS_SENT = ("createdAt", "totalOrders", "totalSpent", "lastOrderDate", "customerTier")
-
-CANONICAL = frozenset({*_READERS, *_AS_SENT})
 
 _SPELLINGS = {re.sub("[A-Z]", lambda capital: "_" + capital[0].lower(), name): name for name in CANONICAL}
 

@@ -4,13 +4,14 @@ Its events are about WordPress users of any role, and a validly signed body can 
 Consent is no word of WooCommerce's: plug-ins keep it in meta data, each under its own key.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from outboxd.clock import to_text
 from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
+from outboxd.rules import Options
 from outboxd.sources import envelope, words
 from outboxd.sources.envelope import Letter, open_letter
 from outboxd.sources.specification import complete, nothing
@@ -26,14 +27,6 @@ KINDS = {
 }
 
 _ERASED = "deleted@site.invalid"  # what WordPress writes over the address of somebody who had it erased
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What differs between WooCommerce shops: the roles that count, and where a plug-in keeps consent."""
-
-    roles: frozenset[str] = frozenset({"customer", "subscriber"})
-    consent_meta_key: str | None = None
 
 
 DEFAULTS = Options()
