@@ -1,8 +1,10 @@
 """The crew: threads that carry jobs, and what they bring back to the one thread that owns the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 from outboxd.event import Outcome, Verdict
@@ -26,6 +28,8 @@ class Crew:
         self._counted_at = float("-inf")
         self._ring = ring
         self._pool = ThreadPoolExecutor(hands, thread_name_prefix="delivery")
+        self._go = Event()
+        self._go.set()
         self._returned: SimpleQueue[tuple[Callable[[Any], None], Any, bool]] = SimpleQueue()
 
     @property
@@ -50,6 +54,19 @@ class Crew:
         """From within a job that goes on: `then` is to be done with this already."""
         self._bring(then, told, is_end=False)
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Let nobody begin a job for as long as this lasts.
+
+        For transactions: each of their statements would wait until every busy thread has had its turn with
+        the interpreter, and so would whoever else wants to write to the file.
+        """
+        self._go.clear()
+        try:
+            yield
+        finally:
+            self._go.set()
+
     def take_in(self, now: float) -> None:
         """Do what is to be done with whatever came back; `now` is in seconds of a clock that is never set."""
         while not self._returned.empty():
@@ -66,6 +83,7 @@ class Crew:
         self._pool.shutdown(wait=waits, cancel_futures=True)
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
+        self._go.wait()
         try:
             told = job()
         except Exception as error:

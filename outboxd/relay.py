@@ -81,6 +81,7 @@ class Relay:
         self.bell = self._wake.bell
         self._crew = Crew(plan.workers + CONVOYS + 1, self.bell.set)
         self.submit = self._crew.submit
+        outbox.quiet = self._crew.standing
         self.lane = Lane()
         self._outbox = outbox
         self._courier = courier

@@ -26,7 +26,7 @@ ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann"}
 
 # Nothing but bound values reaches SQLite
 
-EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1}
+EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1, "at_once": 1}
 """Who takes SQL, and as which of its arguments."""
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|PRAGMA|ATTACH|CREATE|DROP|ALTER|VACUUM)\b")
@@ -52,7 +52,9 @@ def is_constant(node: ast.AST) -> bool:
             return is_constant(value)
         case ast.BinOp(left=left, right=right):
             return is_constant(left) and is_constant(right)
-        case ast.Call(func=ast.Name(id="round"), args=args):
+        case ast.Starred(value=value):
+            return is_constant(value)
+        case ast.Call(func=ast.Name(id="round" | "table"), args=args):
             return all(is_constant(each) for each in args)
         case ast.Call(func=ast.Attribute(attr="format", value=ast.Name()), args=[], keywords=keywords):
             return all(is_constant(keyword.value) for keyword in keywords)
@@ -96,6 +98,8 @@ def test_statements_are_made_of_constants_and_values_are_bound(name: str) -> Non
         'connection.exec_driver_sql("SELECT %s" % value)',
         'connection.execute("SELECT {}".format(value))',
         'many(connection, f"DELETE FROM {name}", rows)',
+        'at_once(connection, f"DELETE FROM {TABLE} WHERE {name} = 1", rows)',
+        'sql = f"SELECT * FROM {table(name)}"',
         'sql = f"UPDATE outbox SET status = {status}"',
         'sql = "DELETE FROM outbox WHERE id = " + text',
     ],

@@ -7,8 +7,8 @@ in the future while it backs off and while it is leased, so that a crash needs n
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -25,7 +25,7 @@ from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, statements
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.notifications import Notices
-from outboxd.outbox.rows import event_of, many
+from outboxd.outbox.rows import at_once, event_of, many
 
 __all__ = ["CHUNK", "Admission", "Outbox"]
 
@@ -40,7 +40,9 @@ AHEAD = timedelta(minutes=1)
 """The clocks of programs on one host do not differ by as much."""
 
 REST = 0.001
-"""Seconds between two of our transactions: without it other writers wait for up to 1.5 s, with it 3.5 ms."""
+"""Seconds between two of our transactions at least; and as long as the last one took, for others who wait to
+write look again only after as long as they have waited, and would find the next one.
+"""
 
 PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
 """The verdicts after which an event is pending as before."""
@@ -51,7 +53,7 @@ UNTRIED = Outcome(Verdict.BLOCKED)
 
 class Outbox:
     """The writing side of one database. `default_source` is whose events those without a source are; `wanted`
-    is what the operator wants to be told of.
+    is what the operator wants to be told of. `quiet` is entered for the time of each transaction.
     """
 
     def __init__(self, path: Path, *, default_source: str, wanted: Wanted = NOTHING) -> None:
@@ -62,6 +64,7 @@ class Outbox:
         self._watch = database.connect(path, read_only=True)
         self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
+        self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
         self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
@@ -104,15 +107,18 @@ class Outbox:
     def _transaction(self) -> Iterator[Connection]:
         self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
+        took = 0.0
         try:
-            with self._engine.begin() as connection:
+            with self.quiet(), self._engine.begin() as connection:
+                began = monotonic()
                 yield connection
+            took = monotonic() - began
         except DBAPIError as error:
             raise database.unusable(self.path, error.orig or error) from error
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
         finally:
-            self._rested_at = monotonic() + REST
+            self._rested_at = monotonic() + max(REST, took)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
@@ -170,9 +176,9 @@ class Outbox:
                 is_head = key not in clocks
                 clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
                 rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
-            many(connection, statements.ADMIT, rows)
+            at_once(connection, statements.ADMIT, rows)
             live = {keys[each.event.id] for each in going_on if not each.event.is_backfill}
-            many(connection, statements.HURRY, [{"key": key} for key in sorted(live)])
+            connection.exec_driver_sql(statements.HURRY, {"keys": json.dumps(sorted(live))})
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             endings.finish(connection, ended, now)
             endings.write_attempts(connection, ended, now)
@@ -250,7 +256,7 @@ class Outbox:
             many(connection, customers.REVIVE_UNADDRESSED, [{"key": key} for key in found])
             imports.release(connection, [result.claim for result in results])
             turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
-            many(connection, statements.ELECT, [{"key": key, "at": at} for key, at in turns])
+            at_once(connection, statements.ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
 
     def revive(self, ids: Collection[int], now: datetime) -> list[int]:
@@ -260,7 +266,8 @@ class Outbox:
             with self._transaction() as connection:
                 rows = dead.revive(connection, chunk, now)
                 keys = {key for _, key in rows if key is not None}
-                many(connection, statements.ELECT, [{"key": key, "at": to_text(now)} for key in sorted(keys)])
+                turns = [{"key": key, "at": to_text(now)} for key in sorted(keys)]
+                at_once(connection, statements.ELECT, turns)
             revived.extend(row[0] for row in rows)
         return revived
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Contact, Register, Stamp
-from outboxd.outbox.rows import many
+from outboxd.outbox.rows import at_once, table
 
 CONTACTS = """
 SELECT customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing,
@@ -21,12 +21,16 @@ SELECT customer_key, source, customer_id, email, email_at, synced_email, fields,
 FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))
 """
 
-SAVE_CONTACT = """
-UPDATE contacts SET
-    email = :email, email_at = :email_at, synced_email = :synced_email, fields = :fields, labels = :labels,
-    accepts_marketing = :accepts_marketing, consent_at = :consent_at,
-    deleted_at = :deleted_at, born_at = :born_at, is_redacted = :is_redacted, synced_at = :synced_at
-WHERE customer_key = :key
+CHANGED = (
+    "email", "email_at", "synced_email", "fields", "labels", "accepts_marketing", "consent_at", "deleted_at",
+    "born_at", "is_redacted",
+)  # fmt: skip
+
+CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
+
+SAVE_CONTACTS = f"""
+UPDATE contacts SET {CHANGES}, synced_at = :now
+FROM {table("customer_key", *CHANGED)} WHERE contacts.customer_key = told.customer_key
 """
 
 
@@ -63,15 +67,15 @@ def _stamp(text: str | None) -> Stamp | None:
 
 def save(connection: Connection, changed: Sequence[Contact], now: datetime) -> None:
     """Write contacts as they were delivered at `now`."""
-    many(connection, SAVE_CONTACT, [_row(contact, now) for contact in changed])
+    at_once(connection, SAVE_CONTACTS, [_row(contact) for contact in changed], now=to_text(now))
 
 
-def _row(contact: Contact, now: datetime) -> dict[str, Any]:
+def _row(contact: Contact) -> dict[str, Any]:
     def text(stamp: Stamp | None) -> str | None:
         return str(stamp) if stamp else None
 
     return {
-        "key": contact.customer_key,
+        "customer_key": contact.customer_key,
         "email": contact.email,
         "email_at": text(contact.email_at),
         "synced_email": contact.synced_email,
@@ -82,7 +86,6 @@ def _row(contact: Contact, now: datetime) -> dict[str, Any]:
         "deleted_at": text(contact.deleted_at),
         "born_at": text(contact.born_at),
         "is_redacted": contact.is_redacted,
-        "synced_at": to_text(now),
     }
 
 

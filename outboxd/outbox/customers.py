@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from outboxd.event import NO_ADDRESS, Contact, Event, Outcome
 from outboxd.keys import address_key, hashed
-from outboxd.outbox.rows import many
+from outboxd.outbox.rows import at_once, many, table
 
 CUSTOMERS_BY_ID = """
 SELECT customer_key, contacts.source, customer_id
@@ -58,19 +58,22 @@ WHERE status = 'dead' AND dropped_at IS NULL AND customer_key = :key
   AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
 """
 
-MAKE = """
-INSERT OR IGNORE INTO contacts (customer_key, source, customer_id) VALUES (:key, :source, :customer_id)
+MAKE = f"""
+INSERT OR IGNORE INTO contacts (customer_key, source, customer_id)
+SELECT key, source, customer_id FROM {table("key", "source", "customer_id")}
 """
 
 NAME = "UPDATE contacts SET customer_id = :customer_id WHERE customer_key = :key"
 
-OWN = """
-INSERT INTO addresses (source, address_key, customer_key) VALUES (:source, :address, :key)
-ON CONFLICT DO UPDATE SET customer_key = :key WHERE customer_key <> :key
+OWN = f"""
+INSERT INTO addresses (source, address_key, customer_key)
+SELECT source, address, key FROM {table("source", "address", "key")} WHERE true
+ON CONFLICT DO UPDATE SET customer_key = excluded.customer_key WHERE customer_key <> excluded.customer_key
 """
 
-REMEMBER = """
-INSERT INTO addresses (source, address_key, customer_key) VALUES (:source, :address, :key)
+REMEMBER = f"""
+INSERT INTO addresses (source, address_key, customer_key)
+SELECT source, address, key FROM {table("source", "address", "key")} WHERE true
 ON CONFLICT DO NOTHING
 """
 
@@ -105,10 +108,10 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
     """
     directory = _Directory(connection, admissions)
     found = {admission.event.id: directory.customer(admission) for admission in admissions}
-    many(connection, MAKE, directory.made)
+    at_once(connection, MAKE, directory.made)
     many(connection, NAME, directory.named)
     owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
-    many(connection, OWN, owned)
+    at_once(connection, OWN, owned)
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
     for statement in (ABSORB, RETIRE, HAND_OVER, REVIVE_UNADDRESSED):
         many(connection, statement, merged)
@@ -177,4 +180,4 @@ def remember(connection: Connection, contacts: Iterable[Contact]) -> None:
         for contact in contacts
         if contact.email is not None
     ]
-    many(connection, REMEMBER, rows)
+    at_once(connection, REMEMBER, rows)

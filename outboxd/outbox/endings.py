@@ -10,30 +10,34 @@ from sqlalchemy import Connection
 from outboxd.clock import milliseconds, to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.outbox import totals
-from outboxd.outbox.rows import many
+from outboxd.outbox.rows import at_once, table
 from outboxd.stats import bucket
 
 DETAIL = 512
 """Characters of an attempt's detail."""
 
-FINISH = """
-UPDATE outbox SET status = :status, finished_at = :now, last_error = :error,
+FINISH = f"""
+UPDATE outbox SET status = told.status, finished_at = :now, last_error = told.error,
        is_head = 0, claimed_at = NULL
-WHERE id = :id
+FROM {table("id", "status", "error")} WHERE outbox.id = told.id
 """
 
-PUT_BACK = """
-UPDATE outbox SET attempts = :attempts, next_attempt_at = :at, last_error = coalesce(:error, last_error),
-       is_head = 0, claimed_at = NULL
-WHERE id = :id
+PUT_BACK = f"""
+UPDATE outbox SET attempts = told.attempts, next_attempt_at = told.at,
+       last_error = coalesce(told.error, last_error), is_head = 0, claimed_at = NULL
+FROM {table("id", "attempts", "at", "error")} WHERE outbox.id = told.id
 """
 
-ATTEMPT = """
-INSERT OR REPLACE INTO attempts
-       (event_id, number, started_at, finished_at, verdict,
-        call, http_status, error_code, detail, request_id)
-VALUES (:event_id, :number, :started_at, :now, :verdict,
-        :call, :http_status, :error_code, :detail, :request_id)
+MADE = (
+    "event_id", "number", "started_at", "verdict",
+    "call", "http_status", "error_code", "detail", "request_id",
+)  # fmt: skip
+
+MADE_COLUMNS = ", ".join(MADE)
+
+ATTEMPT = f"""
+INSERT OR REPLACE INTO attempts ({MADE_COLUMNS}, finished_at)
+SELECT {MADE_COLUMNS}, :now FROM {table(*MADE)}
 """
 
 COUNT = """
@@ -65,8 +69,8 @@ def finish(connection: Connection, tried: Sequence[Tried], now: datetime) -> Non
         is_well = outcome.verdict in FINISHED_WELL
         error = None if is_well and not outcome.warnings else _detail(outcome)
         status = "delivered" if is_well else "dead"
-        rows.append({"id": event.id, "status": status, "now": to_text(now), "error": error})
-    many(connection, FINISH, rows)
+        rows.append({"id": event.id, "status": status, "error": error})
+    at_once(connection, FINISH, rows, now=to_text(now))
 
 
 def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
@@ -82,12 +86,12 @@ def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> N
                 "error": _detail(outcome),
             }
         )
-    many(connection, PUT_BACK, rows)
+    at_once(connection, PUT_BACK, rows)
 
 
 def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
     """The attempts' own rows. What stops the lane is no event's attempt: one row a call tells of it."""
-    many(
+    at_once(
         connection,
         ATTEMPT,
         [
@@ -95,7 +99,6 @@ def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime
                 "event_id": event.id,
                 "number": event.attempts,
                 "started_at": to_text(started_at),
-                "now": to_text(now),
                 "verdict": str(outcome.verdict),
                 "call": outcome.call,
                 "http_status": outcome.http_status,
@@ -105,6 +108,7 @@ def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime
             }
             for event, outcome, started_at in _without_echoes(tried)
         ],
+        now=to_text(now),
     )
 
 

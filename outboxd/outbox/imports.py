@@ -35,6 +35,8 @@ WHERE is_head = 1 AND customer_key = :key AND claimed_at = :claimed_at
 
 BARRED_BY = "SELECT customer_key FROM import_rows WHERE import_id = :import_id"
 
+ANYBODY = "SELECT EXISTS (SELECT 1 FROM import_rows)"
+
 BARRED = "SELECT address_key, customer_key FROM import_rows"
 
 ROWS_OF = """
@@ -144,6 +146,8 @@ class Ledger:
 
 def release(connection: Connection, claims: Iterable[Claim]) -> None:
     """What became of these claims is recorded, and of their rows with them."""
+    if not connection.exec_driver_sql(ANYBODY).scalar():
+        return
     values = [{"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims]
     many(connection, RELEASE, values)
 

@@ -1,5 +1,6 @@
 """Rows of the outbox table as events, and many rows at once."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,22 @@ def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = Fals
         is_backfill=bool(is_backfill),
         was_tried=bool(has_failed) or attempts - is_claimed > 0,
     )
+
+
+def table(*columns: str) -> str:
+    """What `at_once` hands in, as a table `told` of these columns, for a FROM clause."""
+    fields = ", ".join(f"json_extract(value, '$.{column}') AS {column}" for column in columns)
+    return f"(SELECT {fields} FROM json_each(:rows)) AS told"
+
+
+def at_once(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
+    """Execute `sql` once for all of `rows`, which it reads from a `table`.
+
+    Python lets its other threads go on at each row of `many`, and has to wait for them before the next one:
+    for that long the database would be locked.
+    """
+    if rows:
+        connection.exec_driver_sql(sql, {"rows": json.dumps(rows), **values})
 
 
 def many(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:

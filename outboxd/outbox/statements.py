@@ -2,7 +2,7 @@
 their indexes.
 """
 
-from outboxd.outbox.rows import EVENT
+from outboxd.outbox.rows import EVENT, table
 
 FRESH = f"""
 SELECT {EVENT} FROM outbox
@@ -59,7 +59,10 @@ WHERE status = 'pending' AND customer_key IS NOT NULL AND is_backfill = 0 AND at
 STATE = "SELECT value FROM state WHERE key = :key"
 
 # What a live event is news of cannot wait behind backfilled ones.
-HURRY = "UPDATE outbox SET is_backfill = 0 WHERE is_head = 1 AND customer_key = :key AND is_backfill = 1"
+HURRY = """
+UPDATE outbox SET is_backfill = 0
+WHERE is_head = 1 AND +is_backfill = 1 AND customer_key IN (SELECT value FROM json_each(:keys))
+"""
 
 PENDING_OF = f"""
 SELECT {EVENT} FROM outbox
@@ -76,10 +79,11 @@ SELECT id, attempts, claimed_at FROM outbox
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
 """
 
-ELECT = """
-UPDATE outbox SET is_head = 1, next_attempt_at = :at
-WHERE id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key = :key)
-  AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key)
+ELECT = f"""
+UPDATE outbox SET is_head = 1, next_attempt_at = told.at
+FROM {table("key", "at")}
+WHERE outbox.id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND customer_key = told.key)
+  AND NOT EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = told.key)
 """
 
 # No index serves this: it is rare, and it holds no lock. Events of a guest who turned out to be the customer
@@ -116,8 +120,9 @@ FROM depth
 
 CORRECT = "UPDATE depth SET finished = finished + :pending, dead = dead + :dead"
 
-ADMIT = """
-UPDATE outbox SET customer_key = :key, is_head = :is_head, next_attempt_at = :at WHERE id = :id
+ADMIT = f"""
+UPDATE outbox SET customer_key = told.key, is_head = told.is_head, next_attempt_at = told.at
+FROM {table("id", "key", "is_head", "at")} WHERE outbox.id = told.id
 """
 
 STILL_FRESH = """

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from outboxd.outbox.rows import many
+from outboxd.outbox.rows import at_once, table
 
-ADD = """
-INSERT INTO totals (measure, label, value) VALUES (:measure, :label, :value)
+ADD = f"""
+INSERT INTO totals (measure, label, value)
+SELECT :measure, label, value FROM {table("label", "value")} WHERE true
 ON CONFLICT (measure, label) DO UPDATE SET value = value + excluded.value
 """
 
 
 def add(connection: Connection, measure: str, counts: Mapping[str, int]) -> None:
     """Add to the totals of `measure`, by their labels; none is negative."""
-    rows = [{"measure": measure, "label": label, "value": value} for label, value in counts.items() if value]
-    many(connection, ADD, rows)
+    rows = [{"label": label, "value": value} for label, value in counts.items() if value]
+    at_once(connection, ADD, rows, measure=measure)
