@@ -33,7 +33,7 @@ from outboxd.trouble import AGAIN
 from outboxd.wake import Wake
 from outboxd.webhook import Webhook
 
-GATHER = 0.02
+GATHER = 0.05
 """Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
 TICK = 5.0
@@ -386,8 +386,9 @@ class Relay:
         return bool(self._outbox.fresh(1)) or any(later or due <= horizon for due in dues)
 
     def _sleep(self, seconds: float, seen: int) -> None:
-        """Rest until there is news; where more deliveries are about to end they are taken in together."""
+        """Rest until there is news; what ends is taken in together with more of it, while no worker waits."""
         self._wake.rest(seconds, seen)
-        if seconds and self._crew.has_returned and not self._crew.is_ripe:
+        are_ahead = self._alone > self._plan.workers
+        if seconds and are_ahead and self._crew.has_returned and not self._crew.is_ripe:
             self.bell.clear()
             self.bell.wait(GATHER)

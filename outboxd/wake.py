@@ -16,13 +16,13 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
 
-CALM = 1.0
+CALM = 5.0
 """Seconds between two looks while nobody writes: hints can be missed, if by no way that is known."""
 
 POLL = 0.04
 """Seconds between two looks without inotify."""
 
-EAGER = (*(0.00025,) * 8, 0.001, 0.002, 0.004, 0.008, 0.016, *(POLL,) * 50)
+EAGER = (*(0.00025,) * 8, *(0.001 * 2**number for number in range(11)))
 """Seconds between the looks after a hint: most commits follow within a millisecond, others later."""
 
 IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_IGNORED = 0x2, 0x4, 0x800, 0x8000

@@ -44,6 +44,9 @@ REST = 0.001
 write look again only after as long as they have waited, and would find the next one.
 """
 
+SPARE = 0.005
+"""Seconds of rest that are saved up while there is nothing to do: one event's transactions go at once."""
+
 PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
 """The verdicts after which an event is pending as before."""
 
@@ -107,7 +110,7 @@ class Outbox:
     def _transaction(self) -> Iterator[Connection]:
         self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
-        took = 0.0
+        began, took = monotonic(), 0.0
         try:
             with self.quiet(), self._engine.begin() as connection:
                 began = monotonic()
@@ -118,7 +121,7 @@ class Outbox:
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
         finally:
-            self._rested_at = monotonic() + max(REST, took)
+            self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, took)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
