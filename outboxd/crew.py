@@ -16,18 +16,20 @@ PERIOD = 0.25
 
 
 class Crew:
-    """So many `hands`. `ring` tells the owner that there is something to be taken in.
+    """So many `hands` for jobs that wait for one, and so many `others` for jobs that wait for nobody.
 
+    `ring` tells the owner that there is something to be taken in.
     `jobs` are under way, `rate` is how many ended in a second, lately.
     """
 
-    def __init__(self, hands: int, ring: Callable[[], None]) -> None:
+    def __init__(self, hands: int, others: int, ring: Callable[[], None]) -> None:
         self.jobs = 0
         self.rate = 0.0
         self._ended = 0
         self._counted_at = float("-inf")
         self._ring = ring
-        self._pool = ThreadPoolExecutor(hands, thread_name_prefix="delivery")
+        self._hands = ThreadPoolExecutor(hands, thread_name_prefix="delivery")
+        self._others = ThreadPoolExecutor(others, thread_name_prefix="delivery")
         self._go = Event()
         self._go.set()
         self._returned: SimpleQueue[tuple[Callable[[Any], None], Any, bool]] = SimpleQueue()
@@ -42,13 +44,18 @@ class Crew:
         """… and whether it is as much as what is still under way."""
         return self._returned.qsize() * 2 >= self.jobs
 
+    def queue(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """As `submit`, once one of the hands is free."""
+        self.jobs += 1
+        self._hands.submit(self._carry, job, then, True)
+
     def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
         """Run `job` in a thread, and `then` with what it returned when that is taken in.
 
         A job that breaks off has returned a failed outcome. Nobody waits for one that is beside the rest.
         """
         self.jobs += not is_beside
-        self._pool.submit(self._carry, job, then, not is_beside)
+        self._others.submit(self._carry, job, then, not is_beside)
 
     def hand_back(self, then: Callable[[Any], None], told: Any) -> None:
         """From within a job that goes on: `then` is to be done with this already."""
@@ -80,7 +87,8 @@ class Crew:
 
     def close(self, *, waits: bool = False) -> None:
         """Let the threads go, at the end of what they are at; what none of them has begun is dropped."""
-        self._pool.shutdown(wait=waits, cancel_futures=True)
+        for pool in (self._hands, self._others):
+            pool.shutdown(wait=waits, cancel_futures=True)
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
         self._go.wait()

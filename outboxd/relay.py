@@ -79,7 +79,7 @@ class Relay:
     ) -> None:
         self._wake = Wake(outbox.path, outbox.data_version)
         self.bell = self._wake.bell
-        self._crew = Crew(plan.workers + CONVOYS + 1, self.bell.set)
+        self._crew = Crew(plan.workers, CONVOYS + 2, self.bell.set)  # one for imports, one for notices
         self.submit = self._crew.submit
         outbox.quiet = self._crew.standing
         self.lane = Lane()
@@ -105,7 +105,7 @@ class Relay:
         self.is_drained = self.is_adrift = False
         self.paused: Pause | None = None
         self._is_draining = False
-        self._is_ending = False
+        self._is_ending = self._is_wary = False
         self._unrecorded: list[Result] = []
         self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
 
@@ -254,7 +254,7 @@ class Relay:
             return False
         for claim in self._claim(now, pace, room):
             self._alone += 1
-            self.submit(partial(self._carry_alone, claim), self._carried_alone)
+            self._crew.queue(partial(self._carry_alone, claim), self._carried_alone)
         return self._room_alone() > 0
 
     def _room_alone(self) -> int:
@@ -267,9 +267,13 @@ class Relay:
 
     def _carry_alone(self, claim: Claim) -> Result:
         """From a thread of the pool: deliver, unless nothing is to go any more since this was claimed."""
-        if self.lane.state != "running" or self.paused is not None or self._is_ending:
+        is_stopped = self._is_wary or self.lane.state != "running" or self.paused is not None
+        if is_stopped or self._is_ending:
             return Result(claim, {}, claim.contact)
-        return self._delivery.carry(claim)
+        result = self._delivery.carry(claim)
+        if any(each.verdict is Verdict.BLOCKED and each.call for each in result.outcomes.values()):
+            self._is_wary = True  # until the lane has judged it
+        return result
 
     def _begin_convoy(self, now: datetime, pace: Pace) -> bool:
         if self._convoys == CONVOYS or self._courier.room() <= 0 or not self._is_due(now, pace):
@@ -292,7 +296,7 @@ class Relay:
         for pace in self._paces:
             for claim in self._claim(now, pace, 1):
                 self._alone += 1
-                self.submit(partial(self._delivery.carry, claim), self._carried_alone)
+                self._crew.queue(partial(self._delivery.carry, claim), self._carried_alone)
                 return True
         return False
 
@@ -315,6 +319,7 @@ class Relay:
         """Take back what came of the jobs that ended, and record it."""
         self._now = now
         self._crew.take_in(monotonic())
+        self._is_wary = False
         while self._unrecorded:
             self._record(self._unrecorded[:CHUNK], now)
             del self._unrecorded[:CHUNK]
@@ -389,6 +394,7 @@ class Relay:
         """Rest until there is news; what ends is taken in together with more of it, while no worker waits."""
         self._wake.rest(seconds, seen)
         are_ahead = self._alone > self._plan.workers
-        if seconds and are_ahead and self._crew.has_returned and not self._crew.is_ripe:
+        is_pressing = self._is_wary or self._crew.is_ripe
+        if seconds and are_ahead and self._crew.has_returned and not is_pressing:
             self.bell.clear()
             self.bell.wait(GATHER)

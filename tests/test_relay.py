@@ -11,6 +11,7 @@ from datetime import timedelta
 from random import Random
 
 from outboxd import app
+from outboxd.brevo.sandbox import Fault
 from outboxd.event import Outcome, Result, Verdict
 from outboxd.outbox import CHUNK
 from outboxd.relay import Relay
@@ -145,6 +146,29 @@ connection.execute("INSERT INTO outbox (event, payload) VALUES ('customer_create
 connection.commit()
 print(time.monotonic())
 """
+
+
+def test_what_was_claimed_ahead_of_the_workers_goes_back_untried_when_the_lane_stops(
+    make_shop: MakeShop,
+) -> None:
+    shop = make_shop(brevo={"workers": 2})
+    shop.fill("created", ({"id": number, "email": f"ann{number}@example.com"} for number in range(600)))
+    revoked = Fault(status=401, path="/contacts")
+    with running(shop.relay):
+        until(lambda: shop.status()["delivered"] >= 150)
+        shop.sandbox.faults.add(revoked)
+        until(lambda: shop.relay.lane.state == "blocked")
+        until(lambda: shop.status()["in_flight"] <= 1)  # a probe
+    with closing(sqlite3.connect(shop.path)) as connection:
+        [(spent,)] = connection.execute("SELECT sum(attempts) FROM outbox WHERE status = 'pending'")
+    assert spent == 0
+    assert shop.sandbox.stats["by_status"]["401"] <= 4  # what was under way, and a probe or two
+    shop.sandbox.faults.clear()
+    shop.reopen().later(minutes=5)
+    shop.settle()
+    assert shop.status()["dead"] == 0
+    created = [call.path for call in shop.calls if call.status == 201]
+    assert len(created) == 600
 
 
 def test_a_commit_by_another_process_wakes_the_relay_at_once(shop: Shop) -> None:
