@@ -49,9 +49,9 @@ FIRST_ADMITTED = 500
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
 
 AHEAD = 0.1
-"""Seconds' worth of deliveries that are under claim while calls are plenty, so that no worker waits …"""
+"""Seconds' worth of deliveries that are claimed ahead while calls are plenty, so that no worker waits …"""
 
-MOST_CLAIMED = 192
+MOST_AHEAD = 192
 """… and how many at most. What a killed daemon had claimed waits for the next one to take it over."""
 
 CONVOYS = 4
@@ -261,8 +261,8 @@ class Relay:
         """How many more claims can be handed out: one for each worker, and more where no limit is near."""
         calls = self._courier.room()
         most = self._plan.workers
-        if calls > MOST_CLAIMED:
-            most = max(most, min(MOST_CLAIMED, int(self._crew.rate * AHEAD)))
+        if calls > most + MOST_AHEAD:
+            most += min(MOST_AHEAD, int(self._crew.rate * AHEAD))
         return min(most - self._alone, calls)
 
     def _carry_alone(self, claim: Claim) -> Result:
