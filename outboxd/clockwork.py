@@ -26,6 +26,7 @@ class Clockwork:
         self._importing = importing
         self._steps = Steps(clock)
         self._is_begun = False
+        self._left = timedelta(0)
 
     def follow(self, lane: Lane) -> tuple[datetime, Lane]:
         """The time. If the clock was set what waits is put right; the lane as it is then."""
@@ -34,7 +35,11 @@ class Clockwork:
             by = min(by, self._set_back_before(now))
         if by:
             logger.warning(line("clock stepped", seconds=round(by.total_seconds())))
+        by += self._left
+        if by:
+            self._left = by  # until it is done, should the disk be full
             self._outbox.shift(now, by, self._delivery.under_way())
+            self._left = timedelta(0)
         self._is_begun = True
         if by >= timedelta(0):
             return now, lane

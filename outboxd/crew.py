@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from outboxd.event import Outcome, Verdict
@@ -30,6 +30,7 @@ class Crew:
         self._ring = ring
         self._hands = ThreadPoolExecutor(hands, thread_name_prefix="delivery")
         self._others = ThreadPoolExecutor(others, thread_name_prefix="delivery")
+        self._lock = Lock()
         self._go = Event()
         self._go.set()
         self._returned: SimpleQueue[tuple[Callable[[Any], None], Any, bool]] = SimpleQueue()
@@ -87,8 +88,11 @@ class Crew:
 
     def close(self, *, waits: bool = False) -> None:
         """Let the threads go, at the end of what they are at; what none of them has begun is dropped."""
-        for pool in (self._hands, self._others):
-            pool.shutdown(wait=waits, cancel_futures=True)
+        for is_waiting in (False, waits):
+            for pool in (self._hands, self._others):
+                pool.shutdown(wait=is_waiting, cancel_futures=True)
+        if waits:
+            self.jobs = 0
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
         self._go.wait()
@@ -100,6 +104,8 @@ class Crew:
         self._bring(then, told, is_end=is_end)
 
     def _bring(self, then: Callable[[Any], None], told: Any, *, is_end: bool) -> None:
-        self._returned.put((then, told, is_end))
-        if self._returned.qsize() == 1 or self.is_ripe:
+        with self._lock:  # or two that return at once would both take the other for the first
+            self._returned.put((then, told, is_end))
+            is_first = self._returned.qsize() == 1
+        if is_first or self.is_ripe:
             self._ring()

@@ -20,7 +20,7 @@ from outboxd.clock import Steps, wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import TICK, Relay
-from outboxd.trouble import Trouble
+from outboxd.trouble import Trouble, origin
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -153,6 +153,9 @@ def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
         relay = make()
     except OutboxdError as error:
         logger.error(line("kept", reason=f"the new configuration is not valid: {error}"))
+        return turn
+    except Exception as error:
+        logger.error(line("bug", error=type(error).__name__, at=origin(error)))
         return turn
     turn.end()
     turn.thread.join()

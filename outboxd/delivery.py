@@ -5,6 +5,7 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -65,10 +66,10 @@ class Delivery:
 
         A bug of ours is a failed attempt, not the end of the daemon.
         """
-        catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
-        if isinstance(catalogue, Outcome):
-            return _all(claim, catalogue)
         try:
+            catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
+            if isinstance(catalogue, Outcome):
+                return _all(claim, catalogue)
             errand = Errand(claim, self._plan, catalogue, clock=self._time, longest=self._courier.longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
@@ -86,8 +87,11 @@ class Delivery:
             if self._is_halted:
                 errand.end(Outcome(Verdict.BLOCKED))
             else:
-                self.tell(errand, self._courier.deliver(errand.change))
+                self._step(errand, partial(self._deliver, errand, errand.change))
         return errand.result()
+
+    def _deliver(self, errand: Errand, change: Upsert | Remove) -> None:
+        errand.tell(self._courier.deliver(change))
 
     def halt(self) -> None:
         """Let no errand begin another call: there is nowhere left to record it."""

@@ -77,8 +77,7 @@ class CustomerSync:
             except KeyboardInterrupt:
                 self.stop()
                 relay.run(self._stopping, GRACE)
-            if relay.is_adrift:
-                raise AdriftError(f"{self._settings.database} was removed or replaced while it was in use")
+            self._check(relay)
 
     def drain(self) -> None:
         """Deliver what is due now, and return."""
@@ -95,9 +94,14 @@ class CustomerSync:
         relay = self._stack.enter_context(self._draining())
         thread = threading.Thread(target=relay.run, args=(self._stopping, GRACE), name="outboxd", daemon=True)
         thread.start()
+        self._stack.callback(self._check, relay)
         self._stack.callback(thread.join)
         self._stack.callback(self.stop)
         return self
+
+    def _check(self, relay: Relay) -> None:
+        if relay.is_adrift:
+            raise AdriftError(f"{self._settings.database} was removed or replaced while it was in use")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

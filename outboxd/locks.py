@@ -95,6 +95,9 @@ def _comes(descriptor: int, path: str) -> bool:
         return True
     except BlockingIOError:
         pass
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return False
     came, answering = _thread.allocate_lock(), _thread.allocate_lock()
     came.acquire()
 

@@ -221,6 +221,7 @@ class Relay:
     def judge(self, outcome: Outcome) -> Outcome:
         """What the lane makes of the outcome of a call."""
         self.lane, judged = self.lane.judge(outcome, self._clock())
+        self._is_wary = False
         return judged
 
     # The stages.
@@ -319,7 +320,6 @@ class Relay:
         """Take back what came of the jobs that ended, and record it."""
         self._now = now
         self._crew.take_in(monotonic())
-        self._is_wary = False
         while self._unrecorded:
             self._record(self._unrecorded[:CHUNK], now)
             del self._unrecorded[:CHUNK]

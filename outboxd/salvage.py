@@ -26,7 +26,7 @@ def salvage(outbox: Outbox, now: datetime) -> Path:
     except Exception as error:
         discard(target)
         if isinstance(error, sqlite3.Error):
-            raise database.unusable(target.parent, error) from error
+            raise database.unusable(outbox.path if _is_damaged(error) else target.parent, error) from error
         raise
     hint = f"to have it back: outboxd restore {target}" if pending else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
@@ -37,11 +37,18 @@ def leave(
     outbox: Outbox, clock: Callable[[], datetime], trouble: Trouble, wait: Callable[[float], bool]
 ) -> None:
     """Salvage what is open, if it is adrift, however long that takes; `wait` seconds, True to give it up."""
-    while outbox.is_adrift:
+    while True:
         try:
-            salvage(outbox, clock())
+            if outbox.is_adrift:
+                salvage(outbox, clock())
             return
         except Exception as error:  # no room for a copy: it may mend
             trouble.tell(error)
-        if wait(AGAIN):
-            return
+            if _is_damaged(error) or wait(AGAIN):
+                return
+
+
+def _is_damaged(error: Exception) -> bool:
+    """Whether nothing will ever be made of what is open: then nobody is to wait for it."""
+    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

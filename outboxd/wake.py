@@ -11,7 +11,6 @@ import select
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, repeat
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
@@ -109,6 +108,7 @@ class Wake:
         self.bell = Bell()
         self._version = version
         self._hints = Hints(path)
+        self._pauses = self._after(EAGER)
         self._waiting = select.poll()
         for each in (self.bell, self._hints):
             if each.fileno() >= 0:
@@ -122,9 +122,8 @@ class Wake:
     def rest(self, seconds: float, seen: int) -> None:
         """Until the bell rings, a commit makes the version another one than `seen`, or the time is over."""
         end = monotonic() + seconds
-        pauses = self._pauses()
         while (left := end - monotonic()) > 0 and self._version() == seen:
-            pause = min(left, next(pauses))
+            pause = min(left, next(self._pauses))
             if pause < 0.001:  # a poll counts in whole ones
                 sleep(pause)
                 pause = 0.0
@@ -133,11 +132,14 @@ class Wake:
                 return
             if self._hints.fileno() in told:
                 self._hints.take()
-                pauses = self._pauses(EAGER)
+                self._pauses = self._after(EAGER)
 
     def close(self) -> None:
         self.bell.close()
         self._hints.close()
 
-    def _pauses(self, first: tuple[float, ...] = ()) -> Iterator[float]:
-        return chain(first, repeat(CALM if self._hints.will_come() else POLL))
+    def _after(self, first: tuple[float, ...]) -> Iterator[float]:
+        """Kept from rest to rest: a hint may come before the bell, and its commit after that."""
+        yield from first
+        while True:
+            yield CALM if self._hints.will_come() else POLL

@@ -39,6 +39,12 @@ def test_a_connection_is_used_again_also_after_a_long_error_page(shop: Shop) -> 
     assert shop.contact("ann@example.com")["email"] == "ann@example.com"
 
 
+def test_a_header_that_is_no_number_of_seconds_is_no_reason_to_rest(shop: Shop) -> None:
+    headers = {"x-sib-ratelimit-remaining": "0", "x-sib-ratelimit-reset": "9" * 5000}
+    shop.sandbox.faults.add(Fault(status=503, headers=headers, times=1))
+    assert shop.sent("created", id=7, email="ann@example.com")["attempts_made"][0]["http_status"] == 503
+
+
 def test_a_connection_that_died_while_idle_costs_no_attempt(make_shop: MakeShop) -> None:
     shop = make_shop(brevo={"workers": 1})
     shop.sent("created", id=7, email="ann@example.com")

@@ -162,3 +162,21 @@ def test_a_contact_that_two_customers_have_survives_the_deletion_of_one(make_sho
     event = shop.sent("deleted", id=8)
     assert event["status"] == "delivered"
     assert shop.contact("ann@example.com")["attributes"]["FIRSTNAME"] == "Ann"
+
+
+@pytest.mark.parametrize("ids", [("7", "7\0x"), ("7\0x", "7")])
+def test_an_id_with_a_nul_is_nobodys_and_keeps_no_other_event_waiting(
+    shop: Shop, ids: tuple[str, str]
+) -> None:
+    """SQLite would end it there, and take one customer for another."""
+    for number, customer_id in enumerate(ids):
+        address = f"ann{number}@example.com"
+        shop.insert("customer_created", {"id": customer_id, "email": address, "firstName": f"Ann {number}"})
+        shop.drain()
+    shop.sent("created", id=8, email="bea@example.com")
+    found = {contact["email"]: contact["attributes"] for contact in shop.sandbox.contacts}
+    assert found == {
+        "ann0@example.com": {"FIRSTNAME": "Ann 0"},
+        "ann1@example.com": {"FIRSTNAME": "Ann 1"},
+        "bea@example.com": {},
+    }

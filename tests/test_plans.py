@@ -22,6 +22,7 @@ PLANS = {
     "ADMIT": (statements.ADMIT, {"rowid"}),
     "ELECT": (statements.ELECT, {"rowid", "outbox_pending", "outbox_one_head"}),
     "AHEAD": (statements.AHEAD, {"outbox_due"}),
+    "SET_BACK": (statements.SET_BACK, {"key"}),
     "LEASED_TO": (statements.LEASED_TO, {"outbox_one_head"}),
     "SHIFT": (statements.SHIFT, {"rowid"}),
     "WAITING": (statements.WAITING, {"outbox_due"}),

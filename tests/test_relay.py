@@ -151,7 +151,7 @@ print(time.monotonic())
 def test_what_was_claimed_ahead_of_the_workers_goes_back_untried_when_the_lane_stops(
     make_shop: MakeShop,
 ) -> None:
-    shop = make_shop(brevo={"workers": 2})
+    shop = make_shop({"latency": timedelta(milliseconds=10)}, brevo={"workers": 2})
     shop.fill("created", ({"id": number, "email": f"ann{number}@example.com"} for number in range(600)))
     revoked = Fault(status=401, path="/contacts")
     with running(shop.relay):

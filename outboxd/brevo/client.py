@@ -6,6 +6,7 @@ for what Brevo or the network does.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -184,7 +185,7 @@ class Brevo:
         """Other programs of the shop spend the same budget: rest when Brevo says that it is used up."""
         if answer.wait is not None:
             self._limiter.hold(monotonic() + answer.wait.total_seconds())
-        elif reset.isdecimal():
+        elif re.fullmatch(r"[0-9]{1,6}", reset):
             self._limiter.hold(monotonic() + min(int(reset), 3600))
 
 

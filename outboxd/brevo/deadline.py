@@ -76,6 +76,8 @@ class _Deadlined:
             self.connect()  # type: ignore[attr-defined]
         if monotonic() > self._deadline:
             raise TimeoutError("it is too late to send this")
+        if self.sock is not None:
+            self.sock.settimeout(max(self._deadline - monotonic(), LEAST))
         super().send(data)  # type: ignore[misc]
 
     def response_class(self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any) -> _Response:

@@ -112,7 +112,7 @@ class Outbox:
         sleep(max(0.0, self._rested_at - monotonic()))
         began, took = monotonic(), 0.0
         try:
-            with self.quiet(), self._engine.begin() as connection:
+            with self._engine.begin() as connection, self.quiet():
                 began = monotonic()
                 yield connection
             took = monotonic() - began
@@ -314,17 +314,18 @@ class Outbox:
 
     def shift(self, now: datetime, by: timedelta, under_way: Collection[str]) -> None:
         """The clock was set by so much: put right what waits; forward, only leases of those `under_way`."""
-        is_back = by < timedelta(0)
-        if is_back:
-            rows = self._look(statements.AHEAD, now=to_text(now))
-        else:
-            rows = self._look(statements.LEASED_TO, keys=json.dumps(sorted(under_way)))
-        for chunk in _chunks([row[0] for row in rows]):
-            values = {"ids": json.dumps(chunk), "by": f"{by.total_seconds():+.3f} seconds"}
-            with self._transaction() as connection:
-                connection.exec_driver_sql(statements.SHIFT, values)
-        if is_back:
-            self.notices.shift(now, by)
+        told = f"{by.total_seconds():+.3f} seconds"
+        with self._transaction() as connection:  # all or nothing, and of several drainers by one of them
+            if by > timedelta(0):
+                values = {"keys": json.dumps(sorted(under_way))}
+                rows = connection.exec_driver_sql(statements.LEASED_TO, values)
+            elif connection.exec_driver_sql(statements.SET_BACK, {"now": to_text(now)}).rowcount:
+                rows = connection.exec_driver_sql(statements.AHEAD, {"now": to_text(now)})
+                self.notices.shift(connection, now, told)
+            else:
+                return
+            ids = json.dumps([row[0] for row in rows])
+            connection.exec_driver_sql(statements.SHIFT, {"ids": ids, "by": told})
 
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""

@@ -164,11 +164,9 @@ class Notices:
         with self._transaction() as connection:
             connection.exec_driver_sql(PUT_BACK, values)
 
-    def shift(self, now: datetime, by: timedelta) -> None:
-        """The clock was set back by so much."""
-        values = {"now": to_text(now), "by": f"{by.total_seconds():+.3f} seconds"}
-        with self._transaction() as connection:
-            connection.exec_driver_sql(SHIFT, values)
+    def shift(self, connection: Connection, now: datetime, by: str) -> None:
+        """The clock was set back by so much, in SQLite's words."""
+        connection.exec_driver_sql(SHIFT, {"now": to_text(now), "by": by})
 
     def revive(self, now: datetime) -> int:
         """Give every dead one all its attempts again; how many there were."""

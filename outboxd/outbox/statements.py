@@ -33,6 +33,9 @@ SELECT id FROM outbox
 WHERE is_head = 1 AND is_backfill IN (0, 1) AND next_attempt_at > :now AND next_attempt_at < '9999'
 """
 
+# The last sign of life of whoever drains is yet to come: the first of them who sees it puts things right.
+SET_BACK = "UPDATE state SET value = :now, updated_at = :now WHERE key = 'heartbeat' AND value > :now"
+
 LEASED_TO = """
 SELECT id FROM outbox
 WHERE is_head = 1 AND customer_key IN (SELECT value FROM json_each(:keys)) AND claimed_at IS NOT NULL

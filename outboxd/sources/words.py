@@ -38,12 +38,12 @@ def text(value: Any) -> str | None:
 
 
 def is_unicode(value: str) -> bool:
-    """JSON's escapes can spell half a character, which neither SQLite nor HTTP can carry."""
+    """JSON's escapes can spell half a character, and the NUL at which SQLite ends a text."""
     try:
         value.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in value
 
 
 def is_blank(value: Any) -> bool:
