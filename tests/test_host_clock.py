@@ -41,6 +41,13 @@ class Stepped(Clock):
         self._brevo.ahead = ahead
 
 
+def set_to(file: Path, seconds: int) -> None:
+    """Whoever reads it meanwhile finds the old figure or the new one."""
+    beside = file.with_suffix(".new")
+    beside.write_text(str(seconds))
+    beside.replace(file)
+
+
 def set_clock(shop: Shop, by: timedelta) -> None:
     """As an administrator does, or NTP, between two rounds."""
     shop.relay.step()
@@ -236,12 +243,12 @@ def test_a_daemon_whose_clock_is_set_back_goes_on_retries_and_gives_signs_of_lif
             data = {"id": 1, "email": "ann1@example.com"}
             outboxd.enqueue("customer_created", data, db=daemon.database)
             until(lambda: daemon.status()["retrying"] == 1)
-            ahead.write_text("-86400")
+            set_to(ahead, -86400)
             daemon.says("clock stepped seconds=-86400")
             page.unlink()
             until(page.exists)
             until(lambda: daemon.status()["delivered"] == 1)
-            ahead.write_text("86400")
+            set_to(ahead, 86400)
             daemon.says("clock stepped seconds=172800")
             page.unlink()
             until(page.exists)

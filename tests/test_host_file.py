@@ -67,7 +67,7 @@ def test_a_removed_outbox_is_told_waited_for_and_taken_up_when_it_is_made_anew(
         created(daemon.ready().database, 1)
         until(lambda: daemon.status()["delivered"] == 1)
         remove(daemon.database, *suffixes)
-        daemon.says("salvaged", 3)
+        daemon.says("salvaged")
         assert f'reason="{daemon.database} was removed while it was in use"' in daemon.words
         daemon.says(
             f'reason="there is no outbox at {daemon.database}" hint="create it with: outboxd migrate"'
@@ -99,7 +99,7 @@ def test_what_was_pending_in_a_removed_file_is_salvaged(config: Path, sandbox: S
             created(daemon.ready().database, number)
         until(lambda: daemon.status()["retrying"] == 5)
         remove(daemon.database, "", "-wal", "-shm")
-        daemon.says("salvaged", 3)
+        daemon.says("salvaged")
         assert f'pending=5 hint="to have it back: outboxd restore {lost(daemon.database)}"' in daemon.words
     assert pending(lost(daemon.database)) == [0, 1, 2, 3, 4]
 

@@ -16,7 +16,7 @@ from outboxd import sources, topics
 from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
 from outboxd.rules import CANONICAL
-from outboxd.sources import custom, magento, shopify, woocommerce, words
+from outboxd.sources import custom, magento, shopify, specification, woocommerce, words
 from outboxd.sources.specification import is_secret
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -676,3 +676,7 @@ def test_real_bodies_name_their_customer_or_say_why_not(path: Path) -> None:
         reading = sources.read(path.parent.name, topic, payload)
         assert reading.customer_id or reading.email
         assert "password_hash" not in str(reading)
+
+
+def test_every_field_that_is_read_in_a_way_of_its_own_is_one_that_rules_may_name() -> None:
+    assert specification._READERS.keys() <= CANONICAL

@@ -43,7 +43,7 @@ def test_kills_faults_doubles_and_disorder_lose_nothing_and_leave_every_contact_
     assert figures["delivered"] == 500, figures["reasons"]
     assert 10 <= figures["calls"] < 500
     assert figures["notifications"]
-    assert bool(plan.kills) == any(figures["events in flight at the kills"])
+    assert plan.kills or not any(figures["events in flight at the kills"])
 
 
 def test_the_storm_is_of_the_size_that_was_asked_for_and_out_of_order() -> None:
