@@ -243,3 +243,11 @@ def test_a_huge_message_costs_little(unit: str) -> None:
     began_at = monotonic()
     answers.outcome(error(400, unit * (1_000_000 // len(unit))))
     assert monotonic() - began_at < 2
+
+
+def test_what_no_table_can_hold_is_left_out_of_what_is_kept() -> None:
+    body = json.dumps({"code": "bad\0code", "message": "bad \ud800 \0 \x1b[2J message"}).encode()
+    answer = answers.read("PUT /contacts/{email}", 400, {"sib-request-id": "a\0b"}, body)
+    assert (answer.code, answer.request_id) == ("bad code", "a b")
+    assert answer.message.isprintable()
+    assert answer.message.split() == ["bad", "[2J", "message"]

@@ -81,3 +81,8 @@ def test_a_key_in_the_place_of_its_place_is_not_repeated(settings: BrevoSettings
     with pytest.raises(ConfigError) as caught:
         config.api_key(settings, {"CREDENTIALS_DIRECTORY": "/nowhere"})
     assert KEY not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_file_that_never_ends_is_told() -> None:
+    with pytest.raises(ConfigError, match="holds no API key"):
+        config.api_key(BrevoSettings(api_key_file=Path("/dev/zero")), {})

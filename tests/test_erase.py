@@ -310,3 +310,8 @@ def test_a_shop_may_write_a_redaction_itself(shop: Shop) -> None:
     assert shop.sandbox.contacts == []
     assert "Annabel" not in everything_stored(shop)
     assert database.revision(sqlite3.connect(shop.path)) == database.REVISIONS[-1]
+
+
+def test_an_address_that_is_no_text_is_refused(operate: Any) -> None:
+    done = operate("erase", "--dry-run", "\udcff@example.com")
+    assert "is not text" in str(done.exception)

@@ -292,6 +292,7 @@ def test_what_would_be_a_dead_letter_is_told_with_its_reason(
 def test_an_event_that_is_not_there_is_told(make: MakeOperated) -> None:
     _, operate = make()
     assert exit_code(operate("explain", "99")) == 66
+    assert exit_code(operate("explain", str(2**63))) == 66  # more than SQLite can count
 
 
 # Files

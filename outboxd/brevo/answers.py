@@ -76,7 +76,7 @@ class Answer:
 def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) -> Answer:
     """An answer as it came; `raw` None is a body past the size limit."""
     body, is_json = _parse(raw)
-    request_id = headers.get("sib-request-id", "")[:64] or None
+    request_id = _printable(headers.get("sib-request-id", ""))[:64] or None
     if 300 <= status < 400 or (200 <= status < 300 and raw != b"" and not is_json):
         what = "a redirect" if status >= 300 else "something that is not JSON"
         return Answer(
@@ -85,11 +85,11 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
             request_id=request_id,
         )
     is_told = is_json or status < 300
-    message = str(body.get("message") or ("" if is_told else f"HTTP {status} without a JSON body"))
+    message = _printable(body.get("message") or ("" if is_told else f"HTTP {status} without a JSON body"))
     return Answer(
         call,
         status,
-        str(body["code"])[:64] if body.get("code") is not None else None,
+        _printable(body["code"])[:64] if body.get("code") is not None else None,
         message,
         _duplicates(body, message) if status in (400, 409) else frozenset(),
         body,
@@ -128,6 +128,11 @@ def masked(text: str) -> str:
     """`text` without what may be an address or a phone: it goes to logs and tables."""
     text = re.sub(r"(?<!\S)\S+(@|%40)\S+", "[address]", text)  # anchored: a long word stays cheap
     return re.sub(r"\+?\d[\d ()./-]{5,}\d", "[number]", text)
+
+
+def _printable(value: object) -> str:
+    """A value as text that a log, a table and SQLite can hold as it is."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(value))
 
 
 def _parse(raw: bytes | None) -> tuple[Mapping[str, Any], bool]:

@@ -38,6 +38,8 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
     """
     settings = config.read(config_path)
     whom = sys.stdin.readline().strip() if whom == "-" else whom.strip()
+    if not whom.isprintable():
+        raise click.UsageError("EMAIL|ID is not text; write it in UTF-8")
     with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:
         known = eraser.known(whom)
         if not as_json:

@@ -53,7 +53,7 @@ def explain(
     settings = config.read(config_path)
     explainer = _explainer(settings, is_revealed=reveal, is_offline=offline)
     now = clock.wall()
-    if target.isdecimal():
+    if target.isdecimal() and len(target) < 19:  # more is no event's id
         with database.reading(settings.database) as connection:
             database.check_revision(settings.database, database.revision(connection))
             stored = report.event(connection, int(target)) or {}

@@ -35,6 +35,10 @@ __all__ = [
     "webhook_secret",
 ]
 
+LONGEST = 4096
+"""Characters of a file that holds a key or a secret: it may be a device that never ends."""
+
+
 PLACES = (Path("config.yaml"), Path("/etc/outboxd/config.yaml"))
 """Where the configuration is looked for when nobody says where it is."""
 
@@ -124,7 +128,8 @@ def _key_in(path: Path, settings: BrevoSettings) -> str:
 
 def _read(path: Path, what: str, hint: str | None = None) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        with path.open(encoding="utf-8") as file:
+            return file.read(LONGEST).strip()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "not text"
         if isinstance(error, PermissionError):

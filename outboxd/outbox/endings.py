@@ -143,7 +143,7 @@ def warn(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
 
 def _detail(outcome: Outcome) -> str | None:
     text = "; ".join(part for part in (outcome.detail, *outcome.warnings) if part)
-    return text.replace("\0", " ")[:DETAIL] or None
+    return text[:DETAIL] or None
 
 
 def count(connection: Connection, tried: Sequence[Tried], calls: int, now: datetime) -> None:
