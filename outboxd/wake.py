@@ -9,8 +9,9 @@ import ctypes
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
@@ -108,7 +109,8 @@ class Wake:
         self.bell = Bell()
         self._version = version
         self._hints = Hints(path)
-        self._pauses = self._after(EAGER)
+        # Kept from rest to rest: a hint may come before the bell, and its commit after that.
+        self._pauses = chain(EAGER, repeat(CALM))
         self._waiting = select.poll()
         for each in (self.bell, self._hints):
             if each.fileno() >= 0:
@@ -123,7 +125,7 @@ class Wake:
         """Until the bell rings, a commit makes the version another one than `seen`, or the time is over."""
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0 and self._version() == seen:
-            pause = min(left, next(self._pauses))
+            pause = min(left, next(self._pauses), CALM if self._hints.will_come() else POLL)
             if pause < 0.001:  # a poll counts in whole ones
                 sleep(pause)
                 pause = 0.0
@@ -132,14 +134,8 @@ class Wake:
                 return
             if self._hints.fileno() in told:
                 self._hints.take()
-                self._pauses = self._after(EAGER)
+                self._pauses = chain(EAGER, repeat(CALM))
 
     def close(self) -> None:
         self.bell.close()
         self._hints.close()
-
-    def _after(self, first: tuple[float, ...]) -> Iterator[float]:
-        """Kept from rest to rest: a hint may come before the bell, and its commit after that."""
-        yield from first
-        while True:
-            yield CALM if self._hints.will_come() else POLL
