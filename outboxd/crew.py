@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from threading import Event, Lock
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from outboxd.event import Outcome, Verdict
 from outboxd.logs import line, logger
 from outboxd.trouble import origin
+
+SETTLE = 0.001
+"""Seconds in which some hand ends a job, unless all that have one wait for Brevo."""
 
 PERIOD = 0.25
 """Seconds over which the rate is measured."""
@@ -33,6 +37,8 @@ class Crew:
         self._lock = Lock()
         self._go = Event()
         self._go.set()
+        self._busy = 0
+        self._freed = Event()
         self._returned: SimpleQueue[tuple[Callable[[Any], None], Any, bool]] = SimpleQueue()
 
     @property
@@ -48,7 +54,7 @@ class Crew:
     def queue(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """As `submit`, once one of the hands is free."""
         self.jobs += 1
-        self._hands.submit(self._carry, job, then, True)
+        self._hands.submit(self._carry, partial(self._busily, job), then, True)
 
     def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
         """Run `job` in a thread, and `then` with what it returned when that is taken in.
@@ -64,13 +70,15 @@ class Crew:
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Let nobody begin a job for as long as this lasts.
+        """Let nobody begin a job for as long as this lasts; hands that do not wait for Brevo end first.
 
         For transactions: each of their statements would wait until every busy thread has had its turn with
         the interpreter, and so would whoever else wants to write to the file.
         """
         self._go.clear()
         try:
+            while self._busy and self._freed.wait(SETTLE):
+                self._freed.clear()
             yield
         finally:
             self._go.set()
@@ -93,6 +101,16 @@ class Crew:
                 pool.shutdown(wait=is_waiting, cancel_futures=True)
         if waits:
             self.jobs = 0
+
+    def _busily(self, job: Callable[[], Any]) -> Any:
+        with self._lock:
+            self._busy += 1
+        try:
+            return job()
+        finally:
+            with self._lock:
+                self._busy -= 1
+            self._freed.set()
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
         self._go.wait()

@@ -28,6 +28,7 @@ from outboxd.exports import Refusal
 from outboxd.fold import fold
 from outboxd.mapping import needs_document, statement
 from outboxd.outbox import Admission, contacts, customers
+from outboxd.outbox.rows import execute
 
 LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
 
@@ -155,8 +156,8 @@ class Preview:
                 self._count(contact, change)
             case Remove():
                 self.counts["changed"] += 1
-        contacts.save(draft, [folded.contact], self._now)
-        customers.remember(draft, [folded.contact])
+        execute(draft, contacts.save([folded.contact], self._now))
+        execute(draft, customers.remember([folded.contact]))
         return None
 
     def _count(self, contact: Contact, change: Upsert) -> None:

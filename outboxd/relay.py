@@ -45,7 +45,7 @@ LEASE = 1.25
 LONG = 15.0
 """The longest rest, in seconds, that a drain sits out."""
 
-FIRST_ADMITTED = 500
+FIRST_ADMITTED = 1000
 """So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
 
 AHEAD = 0.1

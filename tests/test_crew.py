@@ -77,6 +77,33 @@ def test_who_is_at_a_job_goes_on_while_the_crew_stands(owner: Owner) -> None:
         owner.take_in(1)
 
 
+def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(owner: Owner) -> None:
+    """A hand that computes would take the interpreter from whoever stands; one that waits for Brevo does not."""
+    begun, answered = Event(), Event()
+
+    def at_work() -> str:
+        begun.set()
+        sum(range(100_000))  # less than a moment, and never a wait
+        return "computed"
+
+    def waiting() -> str:
+        begun.set()
+        answered.wait(10)
+        return "answered"
+
+    owner.crew.queue(at_work, owner.told.append)
+    assert begun.wait(10)
+    with owner.crew.standing():
+        owner.take_in(1)
+    begun.clear()
+    owner.crew.queue(waiting, owner.told.append)
+    assert begun.wait(10)
+    with owner.crew.standing():
+        assert owner.told == ["computed"]
+        answered.set()
+        owner.take_in(2)
+
+
 def test_what_comes_back_is_ripe_once_it_is_as_much_as_what_is_still_under_way(owner: Owner) -> None:
     gates = [Event() for _ in range(4)]
     for gate in gates:

@@ -20,16 +20,17 @@ from sqlalchemy.exc import DBAPIError
 from outboxd import database
 from outboxd.clock import from_text, to_text
 from outboxd.errors import AdriftError
-from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.event import Claim, Event, Result
+from outboxd.locks import turn
 from outboxd.notices import Wanted
-from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, statements
+from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, recording, statements
 from outboxd.outbox.customers import Admission
 from outboxd.outbox.notifications import Notices
-from outboxd.outbox.rows import at_once, event_of, many
+from outboxd.outbox.rows import at_once, event_of, execute, many
 
 __all__ = ["CHUNK", "Admission", "Outbox"]
 
-CHUNK = 200
+CHUNK = 100
 """Rows in one transaction: other writers wait for it to end."""
 
 NOTHING = Wanted()
@@ -46,12 +47,6 @@ write look again only after as long as they have waited, and would find the next
 
 SPARE = 0.005
 """Seconds of rest that are saved up while there is nothing to do: one event's transactions go at once."""
-
-PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
-"""The verdicts after which an event is pending as before."""
-
-UNTRIED = Outcome(Verdict.BLOCKED)
-"""For an event whose turn did not come within its claim: as if it had not been claimed."""
 
 
 class Outbox:
@@ -112,7 +107,7 @@ class Outbox:
         sleep(max(0.0, self._rested_at - monotonic()))
         began, took = monotonic(), 0.0
         try:
-            with self._engine.begin() as connection, self.quiet():
+            with self.quiet(), turn(self.path), self._engine.begin() as connection:
                 began = monotonic()
                 yield connection
             took = monotonic() - began
@@ -121,7 +116,7 @@ class Outbox:
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
         finally:
-            self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, took)
+            self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, 1.5 * took)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
@@ -179,13 +174,13 @@ class Outbox:
                 is_head = key not in clocks
                 clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
                 rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
-            at_once(connection, statements.ADMIT, rows)
+            execute(connection, at_once(statements.ADMIT, rows))
             live = {keys[each.event.id] for each in going_on if not each.event.is_backfill}
             connection.exec_driver_sql(statements.HURRY, {"keys": json.dumps(sorted(live))})
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
-            endings.finish(connection, ended, now)
-            endings.write_attempts(connection, ended, now)
-            endings.count(connection, ended, 0, now)
+            execute(connection, endings.finish(ended, now))
+            execute(connection, endings.attempts(ended, now))
+            execute(connection, endings.count(ended, 0, now))
             self.notices.write(connection, ended, {}, now)
 
     def claim(
@@ -199,67 +194,52 @@ class Outbox:
     ) -> list[Claim]:
         """Lease up to `limit` customers whose head is due, with their pending events; attempts count now."""
         until = now + lease
-        claims: list[Claim] = []
+        values = {
+            "now": to_text(now),
+            "before": to_text(before or EVER),
+            "future": _future(now),
+            "is_backfill": is_backfill,
+            "limit": limit,
+        }
+        found: dict[str, list[Sequence[Any]]] = {}
+        room = CHUNK
         with self._transaction() as connection:
-            values = {
-                "now": to_text(now),
-                "before": to_text(before or EVER),
-                "future": _future(now),
-                "is_backfill": is_backfill,
-                "limit": limit,
-            }
-            heads = connection.exec_driver_sql(statements.DUE_HEADS, values).all()
-            known = contacts.load(connection, [key for *_, key, _ in heads])
-            room = CHUNK
-            for *head, key, has_more in heads:
-                rows: list[Sequence[Any]] = [head]
+            for *head, key, has_more in connection.exec_driver_sql(statements.DUE_HEADS, values).all():
+                rows = found[key] = [head]
                 if has_more:
                     of_customer = {"key": key, "limit": room}
                     pending = connection.exec_driver_sql(statements.PENDING_OF, of_customer)
                     rows.extend(row for row in pending if row[0] != head[0])
-                claims.append(Claim(known[key], self._events(rows, 1), now, until))
                 room -= len(rows)
                 if room <= 0:
                     break
-            ids = json.dumps([event.id for claim in claims for event in claim.events])
+            known = contacts.rows(connection, found)
+            ids = json.dumps([row[0] for rows in found.values() for row in rows])
             connection.exec_driver_sql(
                 statements.LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)}
             )
-        return claims
+        return [
+            Claim(contacts.contact(known[key]), self._events(rows, 1), now, until)
+            for key, rows in found.items()
+        ]
 
     def record(self, results: Sequence[Result], now: datetime) -> list[Result]:
         """Write down what became of claims, all in one transaction; the next event becomes head.
 
         A claim whose lease was lost is left out: somebody else answers for it now. Returns the others.
         """
+        writes = recording.writes(results, now)
+        whose = {event.id: each.contact.customer_key for each in results for event in each.claim.events}
         with self._transaction() as connection:
             held = _held(connection, results)
             kept = [result for result in results if _is_held(result.claim, held)]
-            every = [
-                (event, result.outcomes.get(event.id, UNTRIED), result.claim.claimed_at)
-                for result in kept
-                for event in result.claim.events
-            ]
-            tried = [entry for entry in every if entry[1] is not UNTRIED]
-            endings.put_back(connection, [entry for entry in every if entry[1].verdict in PUT_BACK], now)
-            endings.finish(connection, [entry for entry in every if entry[1].verdict not in PUT_BACK], now)
-            redacted = [event.id for result in kept if result.is_redacted for event in result.claim.events]
-            purged = [{"ids": json.dumps(redacted)}] if redacted else []
-            many(connection, statements.PURGE, purged)
-            many(connection, statements.PURGE_ATTEMPTS, purged)
-            endings.write_attempts(connection, tried, now)
-            endings.count(connection, tried, sum(result.calls for result in kept), now)
+            if len(kept) < len(results):
+                writes = recording.writes(kept, now)
+            execute(connection, writes)
+            tried = recording.attempts(kept)
             endings.warn(connection, tried, now)
-            whose = {e.id: result.claim.contact.customer_key for result in kept for e in result.claim.events}
             self.notices.write(connection, tried, whose, now)
-            changed = [result.contact for result in kept if result.contact is not result.claim.contact]
-            contacts.save(connection, changed, now)
-            customers.remember(connection, changed)
-            found = [r.contact.customer_key for r in kept if r.contact.email and not r.claim.contact.email]
-            many(connection, customers.REVIVE_UNADDRESSED, [{"key": key} for key in found])
             imports.release(connection, [result.claim for result in results])
-            turns = [(result.contact.customer_key, to_text(_next_turn(result, now))) for result in kept]
-            at_once(connection, statements.ELECT, [{"key": key, "at": at} for key, at in turns])
         return kept
 
     def revive(self, ids: Collection[int], now: datetime) -> list[int]:
@@ -270,7 +250,7 @@ class Outbox:
                 rows = dead.revive(connection, chunk, now)
                 keys = {key for _, key in rows if key is not None}
                 turns = [{"key": key, "at": to_text(now)} for key in sorted(keys)]
-                at_once(connection, statements.ELECT, turns)
+                execute(connection, at_once(statements.ELECT, turns))
             revived.extend(row[0] for row in rows)
         return revived
 
@@ -380,8 +360,3 @@ def _is_held(claim: Claim, held: Mapping[int, tuple[int, str]]) -> bool:
     """
     claimed_at = to_text(claim.claimed_at)
     return all(held.get(event.id) == (event.attempts, claimed_at) for event in claim.events)
-
-
-def _next_turn(result: Result, now: datetime) -> datetime:
-    """When the customer's next head is due: the backoff of what is left, or at once."""
-    return max((outcome.retry_at for outcome in result.outcomes.values() if outcome.retry_at), default=now)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Contact, Register, Stamp
-from outboxd.outbox.rows import at_once, table
+from outboxd.outbox.rows import Write, at_once, table
 
 CONTACTS = """
 SELECT customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing,
@@ -36,11 +36,17 @@ FROM {table("customer_key", *CHANGED)} WHERE contacts.customer_key = told.custom
 
 def load(connection: Connection, keys: Collection[str]) -> dict[str, Contact]:
     """The contacts of customers, which admission made, by their keys."""
-    rows = connection.exec_driver_sql(CONTACTS, {"keys": json.dumps(list(keys))})
-    return {row[0]: _contact(row) for row in rows}
+    return {key: contact(row) for key, row in rows(connection, keys).items()}
 
 
-def _contact(row: Sequence[Any]) -> Contact:
+def rows(connection: Connection, keys: Collection[str]) -> dict[str, Sequence[Any]]:
+    """As `load`, as they stand in the table: `contact` is made of one once the transaction is over."""
+    found = connection.exec_driver_sql(CONTACTS, {"keys": json.dumps(list(keys))}).all()
+    return {row[0]: row for row in found}
+
+
+def contact(row: Sequence[Any]) -> Contact:
+    """The contact in a row of the table."""
     key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
     consent_at, deleted_at, born_at, is_redacted, is_shared = rest
     return Contact(
@@ -65,9 +71,9 @@ def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
 
 
-def save(connection: Connection, changed: Sequence[Contact], now: datetime) -> None:
-    """Write contacts as they were delivered at `now`."""
-    at_once(connection, SAVE_CONTACTS, [_row(contact) for contact in changed], now=to_text(now))
+def save(changed: Sequence[Contact], now: datetime) -> list[Write]:
+    """Contacts as they were delivered at `now`."""
+    return at_once(SAVE_CONTACTS, [_row(contact) for contact in changed], now=to_text(now))
 
 
 def _row(contact: Contact) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from outboxd.event import NO_ADDRESS, Contact, Event, Outcome
 from outboxd.keys import address_key, hashed
-from outboxd.outbox.rows import at_once, many, table
+from outboxd.outbox.rows import Write, at_once, execute, many, table
 
 CUSTOMERS_BY_ID = """
 SELECT customer_key, contacts.source, customer_id
@@ -108,10 +108,10 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
     """
     directory = _Directory(connection, admissions)
     found = {admission.event.id: directory.customer(admission) for admission in admissions}
-    at_once(connection, MAKE, directory.made)
+    execute(connection, at_once(MAKE, directory.made))
     many(connection, NAME, directory.named)
     owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
-    at_once(connection, OWN, owned)
+    execute(connection, at_once(OWN, owned))
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
     for statement in (ABSORB, RETIRE, HAND_OVER, REVIVE_UNADDRESSED):
         many(connection, statement, merged)
@@ -173,11 +173,11 @@ class _Directory:
         return key
 
 
-def remember(connection: Connection, contacts: Iterable[Contact]) -> None:
+def remember(contacts: Iterable[Contact]) -> list[Write]:
     """A customer that moved is met at the new address too."""
     rows = [
         {"source": contact.source, "address": address_key(contact.email), "key": contact.customer_key}
         for contact in contacts
         if contact.email is not None
     ]
-    at_once(connection, REMEMBER, rows)
+    return at_once(REMEMBER, rows)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from outboxd.clock import to_text
 from outboxd.event import Contact, Stamp
 from outboxd.outbox import contacts
-from outboxd.outbox.rows import EVENT
+from outboxd.outbox.rows import EVENT, execute
 
 KEPT = f"SELECT {EVENT} FROM outbox WHERE id = :id AND status = 'delivered' AND payload <> '{{}}'"
 
@@ -73,7 +73,7 @@ def settle(connection: Connection, doubt: Doubt, now: datetime) -> bool:
         copy = {"id": stamp.event_id, "at": to_text(stamp.at), "now": to_text(now)}
         copies[stamp.event_id] = int(connection.exec_driver_sql(TELL_AGAIN, copy).lastrowid)
     believed = contacts.load(connection, [doubt.customer_key])[doubt.customer_key]
-    contacts.save(connection, [_as_found(believed, doubt, copies)], now)
+    execute(connection, contacts.save([_as_found(believed, doubt, copies)], now))
     return True
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from outboxd.clock import milliseconds, to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.outbox import totals
-from outboxd.outbox.rows import at_once, table
+from outboxd.outbox.rows import Write, at_once, table
 from outboxd.stats import bucket
 
 DETAIL = 512
@@ -40,6 +40,7 @@ INSERT OR REPLACE INTO attempts ({MADE_COLUMNS}, finished_at)
 SELECT {MADE_COLUMNS}, :now FROM {table(*MADE)}
 """
 
+# The latencies are {bucket: how many}.
 COUNT = """
 INSERT INTO stats (minute, delivered, dead, attempts, failed, calls, latency_ms, latencies)
 VALUES (:minute, :delivered, :dead, :attempts, :failed, :calls, :latency_ms, :latencies)
@@ -47,7 +48,14 @@ ON CONFLICT (minute) DO UPDATE SET
     delivered = delivered + excluded.delivered, dead = dead + excluded.dead,
     attempts = attempts + excluded.attempts, failed = failed + excluded.failed,
     calls = calls + excluded.calls, latency_ms = latency_ms + excluded.latency_ms,
-    latencies = :latencies
+    latencies = (
+        SELECT json_group_object(key, number) FROM (
+            SELECT key, sum(value) AS number FROM (
+                SELECT key, value FROM json_each(stats.latencies)
+                UNION ALL SELECT key, value FROM json_each(excluded.latencies)
+            ) GROUP BY key
+        )
+    )
 """
 
 SAVE_STATE = """
@@ -62,7 +70,7 @@ Tried = tuple[Event, Outcome, datetime]
 """An event, what became of it, and when its claim began."""
 
 
-def finish(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+def finish(tried: Sequence[Tried], now: datetime) -> list[Write]:
     """Events that are over: delivered or dead, with the reason or the warning."""
     rows = []
     for event, outcome, _ in tried:
@@ -70,10 +78,10 @@ def finish(connection: Connection, tried: Sequence[Tried], now: datetime) -> Non
         error = None if is_well and not outcome.warnings else _detail(outcome)
         status = "delivered" if is_well else "dead"
         rows.append({"id": event.id, "status": status, "error": error})
-    at_once(connection, FINISH, rows, now=to_text(now))
+    return at_once(FINISH, rows, now=to_text(now))
 
 
-def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+def put_back(tried: Sequence[Tried], now: datetime) -> list[Write]:
     """Events that stay pending; a blocked one gets its attempt back."""
     rows = []
     for event, outcome, _ in tried:
@@ -86,13 +94,12 @@ def put_back(connection: Connection, tried: Sequence[Tried], now: datetime) -> N
                 "error": _detail(outcome),
             }
         )
-    at_once(connection, PUT_BACK, rows)
+    return at_once(PUT_BACK, rows)
 
 
-def write_attempts(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
+def attempts(tried: Sequence[Tried], now: datetime) -> list[Write]:
     """The attempts' own rows. What stops the lane is no event's attempt: one row a call tells of it."""
-    at_once(
-        connection,
+    return at_once(
         ATTEMPT,
         [
             {
@@ -146,31 +153,28 @@ def _detail(outcome: Outcome) -> str | None:
     return text[:DETAIL] or None
 
 
-def count(connection: Connection, tried: Sequence[Tried], calls: int, now: datetime) -> None:
+def count(tried: Sequence[Tried], calls: int, now: datetime) -> list[Write]:
     """Add to the counters of this minute, so that status never scans history, and to the totals."""
     if not tried:
-        return
+        return []
     outcomes = [(event, outcome) for event, outcome, _ in tried]
-    minute = to_text(now)[:16]
     delivered = [(e, o) for e, o in outcomes if o.verdict in FINISHED_WELL]
     called = [max(milliseconds(now - e.created_at), 0) for e, o in delivered if o.call]
     new = Counter(str(bucket(latency)) for latency in called)
-    row = connection.exec_driver_sql("SELECT latencies FROM stats WHERE minute = :m", {"m": minute}).first()
-    known = Counter(json.loads(row[0]) if row else {})
-    connection.exec_driver_sql(
-        COUNT,
-        {
-            "minute": minute,
-            "delivered": len(delivered),
-            "dead": sum(o.verdict is Verdict.REFUSED for _, o in outcomes),
-            "attempts": sum(o.verdict is not Verdict.BLOCKED for _, o in outcomes),
-            "failed": sum(o.verdict in (Verdict.RETRY, Verdict.REFUSED) for _, o in outcomes),
-            "calls": calls,
-            "latency_ms": sum(called),
-            "latencies": json.dumps(known + new),
-        },
+    values = {
+        "minute": to_text(now)[:16],
+        "delivered": len(delivered),
+        "dead": sum(o.verdict is Verdict.REFUSED for _, o in outcomes),
+        "attempts": sum(o.verdict is not Verdict.BLOCKED for _, o in outcomes),
+        "failed": sum(o.verdict in (Verdict.RETRY, Verdict.REFUSED) for _, o in outcomes),
+        "calls": calls,
+        "latency_ms": sum(called),
+        "latencies": json.dumps(new),
+    }
+    added = totals.add(
+        attempts=Counter(str(o.verdict) for _, o, _ in _without_echoes(tried)),
+        calls={"": calls},
+        latency_ms={"": sum(called)},
+        latencies=new,
     )
-    totals.add(connection, "attempts", Counter(str(o.verdict) for _, o, _ in _without_echoes(tried)))
-    totals.add(connection, "calls", {"": calls})
-    totals.add(connection, "latency_ms", {"": sum(called)})
-    totals.add(connection, "latencies", new)
+    return [(COUNT, values), *added]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Import, ImportRow
 from outboxd.outbox import contacts, totals
-from outboxd.outbox.rows import EVENT, event_of, many
+from outboxd.outbox.rows import EVENT, event_of, execute, many
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 """When the lease of a barred customer lapses; durations can still be added to it."""
@@ -135,7 +135,7 @@ class Ledger:
         with self._transaction() as connection:
             values = {"import_id": import_id, "status": status, "left_out": left_out, "now": to_text(now)}
             ended = connection.exec_driver_sql(ENDED, values).rowcount
-            totals.add(connection, "imports", {status: ended})
+            execute(connection, totals.add(imports={status: ended}))
 
     def _claim(self, connection: Connection, key: str, claimed_at: str) -> Claim:
         rows = connection.exec_driver_sql(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).all()

@@ -18,6 +18,7 @@ from outboxd.clock import to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.notices import COMPLETED, FAILED, Notification, Wanted
 from outboxd.outbox import totals
+from outboxd.outbox.rows import execute
 
 MOST_NAMED = 20
 """Event ids, and reasons, that a summary names."""
@@ -156,7 +157,7 @@ class Notices:
         }
         with self._transaction() as connection:
             finished = connection.exec_driver_sql(FINISH, values).rowcount
-            totals.add(connection, "notifications", {told.type: finished if error is None else 0})
+            execute(connection, totals.add(notifications={told.type: finished if error is None else 0}))
 
     def put_back(self, told: Notification, error: str, at: datetime) -> None:
         """It is tried again at `at`."""

@@ -1,7 +1,7 @@
-"""Rows of the outbox table as events, and many rows at once."""
+"""Rows of the outbox table as events, and what is to be written, many rows at once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,9 @@ id, event, substr(payload, 1, 262145), source, occurred_at, created_at, attempts
 last_error IS NOT NULL
 """
 """The columns of an event, in the order `event_of` takes them."""
+
+Write = tuple[str, Mapping[str, Any]]
+"""A statement and its values, made before the transaction begins: others wait for it to end."""
 
 
 def event_of(row: Sequence[Any], default_source: str, *, is_claimed: bool = False, claims: int = 0) -> Event:
@@ -44,14 +47,19 @@ def table(*columns: str) -> str:
     return f"(SELECT {fields} FROM json_each(:rows)) AS told"
 
 
-def at_once(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
-    """Execute `sql` once for all of `rows`, which it reads from a `table`.
+def at_once(sql: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> list[Write]:
+    """`sql` once for all of `rows`, which it reads from a `table`; nothing if there are none.
 
     Python lets its other threads go on at each row of `many`, and has to wait for them before the next one:
     for that long the database would be locked. SQLite's JSON ends a text at NUL; none that gets here has one.
     """
-    if rows:
-        connection.exec_driver_sql(sql, {"rows": json.dumps(rows), **values})
+    return [(sql, {"rows": json.dumps(rows), **values})] if rows else []
+
+
+def execute(connection: Connection, writes: Iterable[Write]) -> None:
+    """Execute them in their order."""
+    for sql, values in writes:
+        connection.exec_driver_sql(sql, dict(values))
 
 
 def many(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,18 +7,21 @@ them true.
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
-
-from outboxd.outbox.rows import at_once, table
+from outboxd.outbox.rows import Write, at_once, table
 
 ADD = f"""
 INSERT INTO totals (measure, label, value)
-SELECT :measure, label, value FROM {table("label", "value")} WHERE true
+SELECT measure, label, value FROM {table("measure", "label", "value")} WHERE true
 ON CONFLICT (measure, label) DO UPDATE SET value = value + excluded.value
 """
 
 
-def add(connection: Connection, measure: str, counts: Mapping[str, int]) -> None:
-    """Add to the totals of `measure`, by their labels; none is negative."""
-    rows = [{"label": label, "value": value} for label, value in counts.items() if value]
-    at_once(connection, ADD, rows, measure=measure)
+def add(**measures: Mapping[str, int]) -> list[Write]:
+    """Add to the totals of `measures`, by their labels; none is negative."""
+    rows = [
+        {"measure": measure, "label": label, "value": value}
+        for measure, counts in measures.items()
+        for label, value in counts.items()
+        if value
+    ]
+    return at_once(ADD, rows)

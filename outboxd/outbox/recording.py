@@ -1,0 +1,68 @@
+"""What the ends of claims come to, as statements: made before the transaction that records them. Pure."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from outboxd.clock import to_text
+from outboxd.event import Outcome, Result, Verdict
+from outboxd.outbox import contacts, customers, endings, statements
+from outboxd.outbox.endings import Tried
+from outboxd.outbox.rows import Write, at_once
+
+PUT_BACK = frozenset({Verdict.RETRY, Verdict.BLOCKED})
+"""The verdicts after which an event is pending as before."""
+
+UNTRIED = Outcome(Verdict.BLOCKED)
+"""For an event whose turn did not come within its claim: as if it had not been claimed."""
+
+
+def writes(results: Sequence[Result], now: datetime) -> list[Write]:
+    """Their events as they end, the attempts, the contacts, and each customer's next head."""
+    ended = [
+        (event, result.outcomes.get(event.id, UNTRIED), result.claim.claimed_at)
+        for result in results
+        for event in result.claim.events
+    ]
+    tried = attempts(results)
+    changed = [result.contact for result in results if result.contact is not result.claim.contact]
+    return [
+        *endings.put_back([entry for entry in ended if entry[1].verdict in PUT_BACK], now),
+        *endings.finish([entry for entry in ended if entry[1].verdict not in PUT_BACK], now),
+        *_purge(results),
+        *endings.attempts(tried, now),
+        *endings.count(tried, sum(result.calls for result in results), now),
+        *contacts.save(changed, now),
+        *customers.remember(changed),
+        *_revive(results),
+        *at_once(statements.ELECT, [_turn(result, now) for result in results]),
+    ]
+
+
+def attempts(results: Sequence[Result]) -> list[Tried]:
+    """Their events whose turn came."""
+    return [
+        (event, result.outcomes[event.id], result.claim.claimed_at)
+        for result in results
+        for event in result.claim.events
+        if event.id in result.outcomes
+    ]
+
+
+def _purge(results: Sequence[Result]) -> list[Write]:
+    """Nothing stays of what was said of somebody who is to be forgotten."""
+    redacted = [event.id for result in results if result.is_redacted for event in result.claim.events]
+    ids = {"ids": json.dumps(redacted)}
+    return [(statements.PURGE, ids), (statements.PURGE_ATTEMPTS, ids)] if redacted else []
+
+
+def _revive(results: Sequence[Result]) -> list[Write]:
+    """Events that died for want of the address that is known now."""
+    found = [r.contact.customer_key for r in results if r.contact.email and not r.claim.contact.email]
+    return [(customers.REVIVE_UNADDRESSED, {"key": key}) for key in found]
+
+
+def _turn(result: Result, now: datetime) -> dict[str, str]:
+    """When the customer's next head is due: after the backoff of what is left, or at once."""
+    waits = [outcome.retry_at for outcome in result.outcomes.values() if outcome.retry_at]
+    return {"key": result.contact.customer_key, "at": to_text(max(waits, default=now))}
