@@ -19,7 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from outboxd.clock import Steps, wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
-from outboxd.relay import TICK, Relay
+from outboxd.relay import Relay
 from outboxd.trouble import Trouble, origin
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -31,6 +31,18 @@ LIVELY = 60.0
 """Seconds since its last round after which the relay is not taken for alive."""
 
 STATUS_EVERY = 10.0
+
+TICK = 30.0
+"""Seconds between two rings of the relay's bell that nobody has asked for."""
+
+LOOK = 5.0
+"""Seconds between two looks at the wall clock, …"""
+
+AGAIN = 1.0
+"""… and at what lies at the path of a database that has come adrift."""
+
+Received = SimpleQueue[int | None]
+"""Signals as they come; None: a draining thread ends."""
 
 Chore = tuple[timedelta, Callable[[], None]]
 """What is done beside the draining: how often, and what. It raises nothing."""
@@ -51,7 +63,7 @@ def serve(
     keeps the relays.
     """
     received = _signals()
-    turn = _Turn(make())
+    turn = _Turn(make(), received)
     scheduler = BackgroundScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
@@ -71,7 +83,7 @@ def serve(
     logger.info(line("started", pid=os.getpid()))
     try:
         while True:
-            number = _next(received, 1.0)
+            number = _next(received, AGAIN if turn.relay.is_adrift else LOOK)
             if not turn.thread.is_alive() and not turn.relay.is_adrift:
                 logger.error(line("died", reason="the draining thread ended by itself"))
                 return 1
@@ -79,9 +91,9 @@ def serve(
                 return _stop(turn, received)
             before, (_, set_by) = turn, steps.look()
             if turn.relay.is_adrift:
-                turn = _taken_up(turn, make, trouble)
+                turn = _taken_up(turn, make, trouble, received)
             elif number is not None:
-                turn = _reload(turn, make)
+                turn = _reload(turn, make, received)
             if turn is not before or set_by:
                 schedule()
     finally:
@@ -89,14 +101,12 @@ def serve(
 
 
 class _Turn:
-    """A relay and the thread it drains in."""
+    """A relay and the thread it drains in, whose end is told as a signal is."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, told: Received) -> None:
         self.relay = relay
         self.stopping = threading.Event()
-        self.thread = threading.Thread(
-            target=relay.run, args=(self.stopping, STOP_WITHIN), name="relay", daemon=True
-        )
+        self.thread = threading.Thread(target=self._drain, args=(told,), name="relay", daemon=True)
 
     def begin(self) -> None:
         self.thread.start()
@@ -106,15 +116,21 @@ class _Turn:
         self.stopping.set()
         self.relay.bell.set()
 
+    def _drain(self, told: Received) -> None:
+        try:
+            self.relay.run(self.stopping, STOP_WITHIN)
+        finally:
+            told.put(None)
 
-def _signals() -> SimpleQueue[int]:
+
+def _signals() -> Received:
     """Every signal from now on, as it comes.
 
     They are waited for without end: a process that stands still (SIGSTOP, a debugger) for longer than
     `signal.sigtimedwait` was to wait is told of a signal that nobody sent.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    received: SimpleQueue[int] = SimpleQueue()
+    received: Received = SimpleQueue()
 
     def listen() -> None:
         while True:
@@ -124,15 +140,15 @@ def _signals() -> SimpleQueue[int]:
     return received
 
 
-def _next(received: SimpleQueue[int], seconds: float) -> int | None:
-    """The signal that comes within so many seconds."""
+def _next(received: Received, seconds: float) -> int | None:
+    """The signal that comes within so many seconds, if there is no other news first."""
     try:
         return received.get(timeout=seconds)
     except Empty:
         return None
 
 
-def _stop(turn: _Turn, received: SimpleQueue[int]) -> int:
+def _stop(turn: _Turn, received: Received) -> int:
     """Finish what is in flight; a second signal ends at once, and leases lapse by themselves."""
     notify("STOPPING=1")
     logger.info(line("stopping"))
@@ -148,7 +164,7 @@ def _stop(turn: _Turn, received: SimpleQueue[int]) -> int:
     return 0
 
 
-def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
+def _reload(turn: _Turn, make: Callable[[], Relay], received: Received) -> _Turn:
     try:
         relay = make()
     except OutboxdError as error:
@@ -160,18 +176,18 @@ def _reload(turn: _Turn, make: Callable[[], Relay]) -> _Turn:
     turn.end()
     turn.thread.join()
     turn.relay.close()
-    replacement = _Turn(relay)
+    replacement = _Turn(relay, received)
     replacement.begin()
     logger.info(line("reloaded"))
     return replacement
 
 
-def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble) -> _Turn:
+def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble, received: Received) -> _Turn:
     """A relay on what lies at the path of the database by now; as before, if that is nothing sound."""
     if turn.thread.is_alive():
         return turn
     try:
-        replacement = _Turn(make())
+        replacement = _Turn(make(), received)
     except Exception as error:
         trouble.tell(error)
         return turn
