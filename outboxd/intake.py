@@ -105,17 +105,17 @@ def checked(
 
 def write(path: str | PathLike[str], rows: Iterable[Row], now: Callable[[], datetime] = wall) -> list[int]:
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
-    with turn(path):
-        connection = database.connect(path)
-        try:
+    connection = database.connect(path)  # before the turn: it takes half as long as the rest
+    try:
+        with turn(path):
             connection.execute("BEGIN IMMEDIATE")
             moment = to_text(now())
             ids = [_insert(connection.execute, row, moment) for row in rows]
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise database.unusable(path, error) from error
-        finally:
-            connection.close()  # what was not committed is rolled back
+    except sqlite3.Error as error:
+        raise database.unusable(path, error) from error
+    finally:
+        connection.close()  # what was not committed is rolled back
     return ids
 
 
