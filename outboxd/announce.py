@@ -23,7 +23,8 @@ def recorded(result: Result, now: datetime, *, is_lost: bool) -> None:
     """Events of one claim; those folded into one call share a line."""
     told: dict[Outcome, list[int]] = {}
     for event_id, outcome in result.outcomes.items():
-        told.setdefault(replace(outcome, retry_at=None), []).append(event_id)
+        alike = replace(outcome, retry_at=None) if outcome.retry_at else outcome
+        told.setdefault(alike, []).append(event_id)
     for outcome, ids in told.items():
         is_fine = outcome.verdict in FINISHED_WELL and not outcome.warnings
         is_aside = outcome.verdict is Verdict.BLOCKED and outcome.call is None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -9,6 +10,9 @@ LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.IN
 
 logger = logging.getLogger("outboxd")
 logger.addHandler(logging.NullHandler())  # embedded in another program, it is that one's to set up logs
+
+
+_UNLIKE_A_WORD = re.compile(r'[ "=]|^$')
 
 
 class KeyValues(logging.Formatter):
@@ -36,5 +40,5 @@ def line(what: str, **facts: object) -> str:
 
 def _quoted(fact: object) -> str:
     text = str(fact)
-    is_plain = text.isprintable() and text and not any(sign in text for sign in ' "=')
+    is_plain = text.isprintable() and not _UNLIKE_A_WORD.search(text)
     return text if is_plain else json.dumps(text)

@@ -28,6 +28,8 @@ CHANGED = (
 
 CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
+
 SAVE_CONTACTS = f"""
 UPDATE contacts SET {CHANGES}, synced_at = :now
 FROM {table("customer_key", *CHANGED)} WHERE contacts.customer_key = told.customer_key
@@ -101,4 +103,4 @@ def _registers(text: str) -> dict[str, Register]:
 
 def _text(registers: Mapping[str, Register]) -> str:
     told = {name: [str(register.stamp), register.digest] for name, register in registers.items()}
-    return json.dumps(told, separators=(",", ":"))
+    return _compact(told)
