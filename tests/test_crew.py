@@ -78,7 +78,7 @@ def test_who_is_at_a_job_goes_on_while_the_crew_stands(owner: Owner) -> None:
 
 
 def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(owner: Owner) -> None:
-    """A hand that computes would take the interpreter from whoever stands; one that waits for Brevo does not."""
+    """One that computes would take the interpreter from whoever stands; one that waits for Brevo does not."""
     begun, answered = Event(), Event()
 
     def at_work() -> str:
