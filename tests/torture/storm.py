@@ -153,15 +153,21 @@ class Storm:
         }
 
     def until_finished(self, events: int, within: float) -> None:
-        """Wait until so many events are over. No daemon may end by itself meanwhile."""
+        """Wait until so many events are over."""
+        self._until(lambda now: now["delivered"] + now["dead"] >= events, within)
 
-        def is_over() -> bool:
-            if any(daemon.process.poll() is not None for daemon in self.daemons):
-                return True
-            now = status(self.outbox)
-            return bool(now["delivered"] + now["dead"] >= events)
+    def until_all_is_over(self, within: float) -> None:
+        """Wait until no event is pending: a producer that was killed may have written some of its twice."""
+        self._until(lambda now: now["pending"] == 0, within)
 
-        until(is_over, within)
+    def _until(self, is_over: Callable[[Any], bool], within: float) -> None:
+        """No daemon may end by itself meanwhile."""
+
+        def is_over_or_alone() -> bool:
+            has_ended = any(daemon.process.poll() is not None for daemon in self.daemons)
+            return has_ended or is_over(status(self.outbox))
+
+        until(is_over_or_alone, within)
         assert all(daemon.process.poll() is None for daemon in self.daemons), self.words
 
     def kill_daemon(self) -> None:
@@ -285,7 +291,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             storm.blows[blow]()
         codes = [each.ended(120) for each in (*storm.producers, storm.backfill)]
         written = monotonic() - started
-        storm.until_finished(total, within=60 + total / 50)
+        storm.until_all_is_over(within=60 + total / 50)
         took = monotonic() - started
         exit_codes = storm.end()
         acknowledged = [each for producer in storm.producers for each in producer.acknowledged]
