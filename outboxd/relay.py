@@ -322,16 +322,16 @@ class Relay:
         self._crew.take_in(monotonic())
         while self._unrecorded:
             self._record(self._unrecorded[:CHUNK], now)
-            del self._unrecorded[:CHUNK]
 
     def _record(self, results: Sequence[Result], now: datetime) -> None:
-        for result in results:
-            if result.is_redacted:
-                self._outbox.purge(result.claim.contact.customer_key)
+        for customer_key in (each.claim.contact.customer_key for each in results if each.is_redacted):
+            self._outbox.purge(customer_key)
         kept = {id(result) for result in self._outbox.record(results, now)}
-        self._mode.told(results)
+        del self._unrecorded[: len(results)]  # whatever fails from here on, they are recorded
         for result in results:
             self._delivery.end(result)
+        self._mode.told(results)
+        for result in results:
             trace.tell(result, self._plan.rules)
             announce.recorded(result, now, is_lost=id(result) not in kept)
 
