@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.structures import CaseInsensitiveDict
 
 from outboxd import __version__
 from outboxd.brevo import answers
@@ -163,16 +162,14 @@ class Brevo:
         # the environment) is what must not happen here, and takes as long as the call itself.
         request = requests.PreparedRequest()
         request.method, request.url = method, self._base_url + path
-        request.headers = CaseInsensitiveDict(self._headers)
+        request.headers = {**self._headers}  # type: ignore[assignment]  # plain, but in requests' spelling
         if body is not None:
             request.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-            request.headers["content-type"] = "application/json"
-            request.headers["content-length"] = str(len(request.body))
+            request.headers["Content-Type"] = "application/json"
+            request.headers["Content-Length"] = str(len(request.body))
         response = self._adapter.send(request, stream=True, timeout=timeout)
         with response:
             raw = response.raw.read(largest + 1, decode_content=True)
-            if len(raw) <= largest:
-                response.raw.read(1)  # past the end, so that the connection can be used again
         answer = answers.read(
             name, response.status_code, response.headers, raw if len(raw) <= largest else None
         )
