@@ -67,6 +67,8 @@ class Brevo:
         self._base_url = base_url.rstrip("/")
         self._limiter = limiter
         self._timeout = timeout.total_seconds()
+        self.longest = MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
+        """How long one delivery can take at the most."""
         self._updates = update_enabled
         self._sleep = sleep
         self._adapter = DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=CONNECTIONS)
@@ -77,11 +79,6 @@ class Brevo:
             "user-agent": f"outboxd/{__version__}",
         }
         self._catalogue = Catalogue(self.list_attributes, monotonic)
-
-    @property
-    def longest(self) -> timedelta:
-        """How long one delivery can take at the most."""
-        return MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
 
     def room(self) -> int:
         """How many calls may leave now."""
