@@ -190,8 +190,7 @@ def carry_out(change: Upsert | Remove, call: Callable[..., Answer], *, updates: 
     """
     visit = _Visit(call, updates)
     answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
-    outcome = answers.outcome(answer)
-    return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
+    return answers.outcome(answer, calls=visit.calls, warnings=visit.warnings, holds=visit.holds)
 
 
 @dataclass(slots=True)
