@@ -125,3 +125,12 @@ def test_an_answer_past_its_limit_costs_its_connection() -> None:
         assert client.call("GET", "/account", largest=7).body == {}
         assert client.call("GET", "/account", largest=9).body == {"id": 7}
     assert wire.connections == 2
+
+
+def test_an_answer_is_read_whole_whose_connection_is_given_up_meanwhile() -> None:
+    """Told that it will be closed, http.client lets go of the connection before the body is read."""
+    last = FINE.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+    with wired([last, FINE]) as wire:
+        client = brevo(wire.url)
+        assert [client.call("GET", "/account").body for _ in range(2)] == [{"id": 7}] * 2
+    assert wire.connections == 2
