@@ -31,11 +31,10 @@ from outboxd.event import (
     Upsert,
     Verdict,
 )
-from outboxd.fold import GONE, UNKNOWN, Folded, Policy, digest, fold
+from outboxd.fold import EMPTIED, GONE, UNKNOWN, Folded, Policy, fold
 from outboxd.keys import address_key
 from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse
-from outboxd.values import CLEARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +231,12 @@ def _holding(contact: Contact, names: frozenset[str]) -> Contact:
 
     Of the others the versions stay: older news that comes late is no news, whatever Brevo has.
     """
-    stay = {name for name, each in contact.fields.items() if name in names or each.digest == digest(CLEARED)}
-    fields = {n: each if n in stay else each._replace(digest=UNKNOWN) for n, each in contact.fields.items()}
-    return replace(contact, fields=fields)
+    unsure = {
+        name: each._replace(digest=UNKNOWN)
+        for name, each in contact.fields.items()
+        if name not in names and each.digest != EMPTIED
+    }
+    return replace(contact, fields={**contact.fields, **unsure}) if unsure else contact
 
 
 def _parts(contact: Contact, said: Sequence[Said]) -> list[Sequence[Said]]:

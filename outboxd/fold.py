@@ -76,18 +76,15 @@ def fold(
             policy = replace(policy, deletes_softly=False)
         return Folded(*_removal(contact, told, statements, policy), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
-    told = _with_address(told, said)
-    address = told.email
+    address, address_at = _address(told, said)
     if address is None:
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
-    told, complete = _with_fields(told, said, policy, perhaps)
+    fields, labels, complete = _fields(told, said, policy, perhaps)
     differing = {
         name: value
         for name, value in complete.items()
-        if name in perhaps
-        or name not in contact.fields
-        or contact.fields[name].digest != told.fields[name].digest
+        if name in perhaps or name not in contact.fields or contact.fields[name].digest != fields[name].digest
     }
     is_unknown = contact.synced_email is None
     change = Upsert(
@@ -102,7 +99,15 @@ def fold(
         is_shared=contact.is_shared,
         delivered=frozenset(contact.fields),
     )
-    told = replace(told, synced_email=address, is_redacted=False)
+    told = replace(
+        told,
+        email=address,
+        email_at=address_at,
+        synced_email=address,
+        fields=fields,
+        labels=labels,
+        is_redacted=False,
+    )
     if _is_idle(change):
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
     return Folded(change, told, void)
@@ -110,8 +115,13 @@ def fold(
 
 def digest(value: Any) -> str:
     """A short hash of an attribute's value: enough to see that it differs, not to read it."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_written(value).encode()).hexdigest()[:16]
+
+
+_written = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+EMPTIED = digest(CLEARED)
+"""The hash of an attribute that Brevo was told to empty."""
 
 
 def _newest(first: Stamp | None, *others: Stamp) -> Stamp | None:
@@ -139,17 +149,16 @@ def _is_void(statement: Statement, told: Contact) -> bool:
     return statement.stamp < told.deleted_at or (statement.kind not in GONE and not told.is_alive)
 
 
-def _with_address(told: Contact, said: Sequence[Statement]) -> Contact:
+def _address(told: Contact, said: Sequence[Statement]) -> tuple[str | None, Stamp | None]:
     """The newest address that an event named as news; failing one, the address that says who is meant."""
+    email, at = told.email, told.email_at
     for statement in said:
-        if statement.email and not statement.names_address and told.email is None:
-            told = replace(told, email=statement.email, email_at=None)
+        if statement.email and not statement.names_address and email is None:
+            email, at = statement.email, None
     for statement in said:
-        if not statement.email or not statement.names_address:
-            continue
-        if told.email_at is None or statement.stamp >= told.email_at:
-            told = replace(told, email=statement.email, email_at=statement.stamp)
-    return told
+        if statement.email and statement.names_address and (at is None or statement.stamp >= at):
+            email, at = statement.email, statement.stamp
+    return email, at
 
 
 def _with_consent(
@@ -180,10 +189,10 @@ def _with_consent(
     return told, opts_out, opts_in
 
 
-def _with_fields(
+def _fields(
     told: Contact, said: Sequence[Statement], policy: Policy, perhaps: Mapping[str, Register]
-) -> tuple[Contact, dict[str, Any]]:
-    """The registers, and the values that won them in this fold.
+) -> tuple[Mapping[str, Register], Mapping[str, Register], dict[str, Any]]:
+    """The registers of attributes and of labels, and the values that won them in this fold.
 
     What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is
     cleared that was not, or not perhaps, delivered from here: a blank in the shop must not wipe what Brevo
@@ -206,12 +215,12 @@ def _with_fields(
             values[name] = value
     for name, register in fields.items():
         if told.deleted_at is not None and register.stamp < told.deleted_at and policy.can_empty(name):
-            fields[name] = Register(told.deleted_at, digest(CLEARED))
+            fields[name] = Register(told.deleted_at, EMPTIED)
             values[name] = CLEARED
     known = (*told.fields.items(), *perhaps.items())
-    delivered = {name for name, register in known if register.digest != digest(CLEARED)}
+    delivered = {name for name, register in known if register.digest != EMPTIED}
     values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
-    return replace(told, fields=fields, labels=labels.registers), values
+    return fields, labels.registers, values
 
 
 def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
@@ -222,7 +231,7 @@ def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
         if statement.labels is not None:
             said[statement.labels.attribute] = statement.labels.attribute
         for name, value in said.items():
-            if name not in perhaps or perhaps[name].digest == digest(CLEARED):
+            if name not in perhaps or perhaps[name].digest == EMPTIED:
                 perhaps[name] = Register(statement.stamp, digest(value))
     return perhaps
 

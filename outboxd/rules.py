@@ -45,6 +45,9 @@ class Options:
     consent_meta_key: str | None = None
 
 
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
 @lru_cache(maxsize=1024)
 def canonical(name: str) -> str:
     """The camelCase form of a field's name: `first_name` and `firstName` are one field."""
@@ -53,7 +56,7 @@ def canonical(name: str) -> str:
 
 def is_path(name: str) -> bool:
     """Whether a rule's left side is a path into the payload (JMESPath) rather than a field's name."""
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None
+    return _FIELD.fullmatch(name) is None
 
 
 @lru_cache(maxsize=256)

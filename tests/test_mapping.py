@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from email_validator import EmailNotValidError, validate_email
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from outboxd.errors import EventError
 from outboxd.event import Event, Kind, Reading, Stamp
-from outboxd.mapping import SKEW, statement, version
+from outboxd.mapping import SKEW, address, is_plain, statement, version
 from outboxd.rules import DEFAULT, canonical
 from outboxd.values import plain
 
@@ -195,3 +197,79 @@ def test_whatever_json_a_field_holds_it_leaves_as_one_plain_value(value: Any) ->
     said = plain(value)
     assert isinstance(said, str | int | float)
     assert json.loads(json.dumps(said)) == said
+
+
+def is_taken(email: str) -> bool:
+    try:
+        return address(reading(email=email)) is not None
+    except EventError:
+        return False
+
+
+def is_valid(email: str) -> bool:
+    try:
+        validate_email(email.strip().lower(), check_deliverability=False)
+    except EmailNotValidError:
+        return False
+    return True
+
+
+labels = st.from_regex(r"[a-z0-9_+-]{1,70}", fullmatch=True) | st.text(alphabet="ab1-_+.x", max_size=6)
+domains = st.lists(labels | st.sampled_from(["xn--", "xn--bcher-kva", "ab--c", "1", "-"]), max_size=5)
+endings = st.sampled_from(
+    ["com", "net", "org", "de", "io", "xn", "c", "c1", "1", "co-", "ab--cd", "example", "xn--p1ai", "xn--"]
+)
+reserved = st.sampled_from(["arpa", "invalid", "local", "localhost", "onion", "test"])
+
+
+@given(st.lists(labels, max_size=3), domains, endings | reserved)
+@example(["a"], ["a" * 63], "com")
+@example(["a"], ["a" * 64], "com")
+@example(["a" * 62], ["b", "c"], "de")
+@example(["a"], ["xn--a"], "com")
+@example(["a"], ["home"], "arpa")
+@example(["a"], ["127", "0", "0"], "1")
+@example(["a"], [], "de")
+@settings(deadline=None, max_examples=500)
+def test_an_address_is_taken_exactly_where_the_rules_of_addresses_allow_it(
+    local: list[str], domain: list[str], ending: str
+) -> None:
+    """Most are seen to be plain at a glance; no glance takes what email_validator refuses."""
+    email = f"{'.'.join(local)}@{'.'.join([*domain, ending])}"
+    assert is_taken(email) == is_valid(email)
+
+
+locals_ = st.from_regex(r"[a-z0-9_+-]{1,9}(\.[a-z0-9_+-]{1,9}){0,2}", fullmatch=True)
+hosts = st.from_regex(r"([a-z0-9]{1,7}(-[a-z0-9]{1,3}){0,2}\.){1,2}([a-z]{2}|com|net|org)", fullmatch=True)
+
+
+@given(locals_, hosts)
+@settings(deadline=None, max_examples=500)
+def test_what_is_plain_is_valid(local: str, host: str) -> None:
+    email = f"{local}@{host}"
+    assert is_plain(email) is (len(email) <= 64)
+    assert is_valid(email)
+
+
+@pytest.mark.parametrize("email", ["ann@example.com", "a.b-c_d+e@mail.ex-ample.co.uk", "7@1.de"])
+def test_a_common_address_is_plain(email: str) -> None:
+    assert is_plain(email)
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "ann@example.test",
+        "ann@xn--bcher-kva.com",
+        "ann@a--b.com",
+        "zoë@example.com",
+        "ann@bücher.de",
+        "a" * 64 + "@example.com",
+        "ann@localhost",
+        "ann@de",
+        "o'neill@example.com",
+        "ann@example.com\n",
+    ],
+)
+def test_an_uncommon_address_is_not_called_plain(email: str) -> None:
+    assert not is_plain(email)

@@ -3,7 +3,6 @@
 import ast
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from outboxd.brevo.sandbox import Fault
 from tests.receiver import receiving
 from tests.shop import MakeShop, Shop
 from tests.test_imports import MODULES
+from tests.wire import certified
 
 ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann"}
 
@@ -114,13 +114,7 @@ def test_a_statement_that_is_put_together_of_values_is_found(source: str) -> Non
 @contextmanager
 def impostor(directory: Path) -> Iterator[tuple[str, list[bytes]]]:
     """A TLS server that has made its certificate itself; its address, and what it was told."""
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", "req", "-x509", *kind, *subject, *files], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context = certified(directory)
     heard: list[bytes] = []
     listener = create_server(("127.0.0.1", 0))
 

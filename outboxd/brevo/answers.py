@@ -5,7 +5,7 @@ Codes are an open set and bodies can be anything, a proxy's HTML included; nothi
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -98,8 +98,14 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
     )
 
 
-def outcome(answer: Answer) -> Outcome:
-    """The verdict on an answer that nothing could heal."""
+def outcome(
+    answer: Answer,
+    *,
+    calls: int = 0,
+    warnings: Sequence[str] = (),
+    holds: frozenset[str] | None = None,
+) -> Outcome:
+    """The verdict on an answer that nothing could heal, with what the Outcome says of the way there."""
     verdict, detail = Verdict.REFUSED, answer.message or f"HTTP {answer.status}"
     if answer.is_success:
         verdict, detail = Verdict.DELIVERED, answer.message
@@ -121,6 +127,9 @@ def outcome(answer: Answer) -> Outcome:
         request_id=answer.request_id,
         wait=answer.wait,
         is_network=answer.status == 0,
+        calls=calls,
+        warnings=tuple(warnings),
+        holds=holds,
     )
 
 
@@ -132,7 +141,8 @@ def masked(text: str) -> str:
 
 def _printable(value: object) -> str:
     """A value as text that a log, a table and SQLite can hold as it is."""
-    return "".join(sign if sign.isprintable() else " " for sign in str(value))
+    text = str(value)
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _parse(raw: bytes | None) -> tuple[Mapping[str, Any], bool]:

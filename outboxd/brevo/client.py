@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.structures import CaseInsensitiveDict
 
 from outboxd import __version__
 from outboxd.brevo import answers
@@ -68,6 +67,8 @@ class Brevo:
         self._base_url = base_url.rstrip("/")
         self._limiter = limiter
         self._timeout = timeout.total_seconds()
+        self.longest = MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
+        """How long one delivery can take at the most."""
         self._updates = update_enabled
         self._sleep = sleep
         self._adapter = DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=CONNECTIONS)
@@ -78,11 +79,6 @@ class Brevo:
             "user-agent": f"outboxd/{__version__}",
         }
         self._catalogue = Catalogue(self.list_attributes, monotonic)
-
-    @property
-    def longest(self) -> timedelta:
-        """How long one delivery can take at the most."""
-        return MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
 
     def room(self) -> int:
         """How many calls may leave now."""
@@ -163,16 +159,14 @@ class Brevo:
         # the environment) is what must not happen here, and takes as long as the call itself.
         request = requests.PreparedRequest()
         request.method, request.url = method, self._base_url + path
-        request.headers = CaseInsensitiveDict(self._headers)
+        request.headers = {**self._headers}  # type: ignore[assignment]  # plain, but in requests' spelling
         if body is not None:
             request.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-            request.headers["content-type"] = "application/json"
-            request.headers["content-length"] = str(len(request.body))
+            request.headers["Content-Type"] = "application/json"
+            request.headers["Content-Length"] = str(len(request.body))
         response = self._adapter.send(request, stream=True, timeout=timeout)
         with response:
             raw = response.raw.read(largest + 1, decode_content=True)
-            if len(raw) <= largest:
-                response.raw.read(1)  # past the end, so that the connection can be used again
         answer = answers.read(
             name, response.status_code, response.headers, raw if len(raw) <= largest else None
         )
@@ -196,8 +190,7 @@ def carry_out(change: Upsert | Remove, call: Callable[..., Answer], *, updates: 
     """
     visit = _Visit(call, updates)
     answer = visit.remove(change) if isinstance(change, Remove) else visit.upsert(change)
-    outcome = answers.outcome(answer)
-    return replace(outcome, calls=visit.calls, warnings=tuple(visit.warnings), holds=visit.holds)
+    return answers.outcome(answer, calls=visit.calls, warnings=visit.warnings, holds=visit.holds)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from http.client import HTTPResponse
 from time import monotonic
 from typing import Any, Self
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -31,7 +32,7 @@ class Allowance(float):
 
 
 class _Reads(io.RawIOBase):
-    """A socket's bytes, none of them after the deadline."""
+    """A socket's bytes, none of them after the deadline; http.client takes it for the socket itself."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._raw = sock.makefile("rb", buffering=0)
@@ -48,16 +49,12 @@ class _Reads(io.RawIOBase):
         self._sock.settimeout(max(left, LEAST))
         return self._raw.readinto(buffer)
 
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
     def close(self) -> None:
         self._raw.close()
         super().close()
-
-
-class _Response(HTTPResponse):
-    def __init__(self, sock: socket.socket, method: str | None, deadline: float) -> None:
-        super().__init__(sock, method=method)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Reads(sock, deadline))
 
 
 class _Deadlined:
@@ -66,22 +63,30 @@ class _Deadlined:
     timeout: Allowance
     sock: socket.socket | None
     _deadline: float
+    _head: bytes | None
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
         self._deadline = self.timeout.until
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        self._head = None if body else b""
+        super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
 
-    def send(self, data: Any) -> None:
+    def send(self, data: bytes) -> None:
+        if self._head is None:  # it waits for the body: one packet, and the other side wakes up once
+            self._head = data
+            return
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined]
         if monotonic() > self._deadline:
             raise TimeoutError("it is too late to send this")
         if self.sock is not None:
             self.sock.settimeout(max(self._deadline - monotonic(), LEAST))
+        data, self._head = self._head + data, b""
         super().send(data)  # type: ignore[misc]
 
-    def response_class(self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any) -> _Response:
-        return _Response(sock, method, self._deadline)
+    def response_class(
+        self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any
+    ) -> HTTPResponse:
+        return HTTPResponse(_Reads(sock, self._deadline), method=method)  # type: ignore[arg-type]
 
 
 class _Connection(_Deadlined, HTTPConnection):  # type: ignore[misc]
@@ -113,3 +118,15 @@ class DeadlineAdapter(HTTPAdapter):
         """The pool of the host; it is looked up once, because that takes as long as half a call."""
         self._pool = self._pool or super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, *_: Any) -> str:
+        """The path: there is no proxy."""
+        return request.path_url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """The answer as it came; nobody asks for its cookies, or for its text."""
+        response = requests.Response()
+        response.status_code, response.reason = resp.status, resp.reason
+        response.headers, response.raw = resp.headers, resp
+        response.url, response.request = req.url or "", req
+        return response

@@ -1,0 +1,136 @@
+"""What passes over the wire: how a call leaves, and when a connection serves the next one."""
+
+import gzip
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from socket import create_server
+from time import monotonic
+
+import pytest
+
+from outboxd.brevo.client import Brevo
+from outboxd.brevo.limiter import Limiter
+from tests.shop import KEY
+from tests.wire import certified, wired
+
+BODY = b'{"id": 7}'
+FINE = b"HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n" + BODY
+ZIPPED = gzip.compress(BODY)
+ZIPPED_FINE = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (
+    len(ZIPPED),
+    ZIPPED,
+)
+
+
+def brevo(url: str, seconds: float = 5) -> Brevo:
+    return Brevo(base_url=url, api_key=KEY, limiter=Limiter([(100, 1.0)]), timeout=timedelta(seconds=seconds))
+
+
+def chunked(body: bytes, head: bytes = b"") -> bytes:
+    parts = (body[:4], body[4:])
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % (head, chunks)
+
+
+def test_a_call_says_once_what_there_is_to_say() -> None:
+    with wired([FINE]) as wire:
+        assert brevo(wire.url).call("POST", "/contacts", {"email": "ann@example.com"}).status == 201
+    [pieces] = wire.calls
+    head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
+    line, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
+    assert line == "POST /v3/contacts HTTP/1.1"
+    assert len(headers) == len(lines)
+    assert headers.pop("host") == wire.url.split("/")[2]
+    assert headers.pop("user-agent").startswith("outboxd/")
+    assert headers == {
+        "api-key": KEY,
+        "accept": "application/json",
+        "accept-encoding": "gzip, deflate",
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+    }
+    assert json.loads(body) == {"email": "ann@example.com"}
+
+
+@pytest.mark.parametrize("body", [None, b"", b"{}"])
+def test_a_call_leaves_whatever_its_body_is(body: bytes | None) -> None:
+    with wired([FINE]) as wire:
+        assert brevo(wire.url).call("PUT", "/contacts/7", body).status == 201
+    assert b"".join(wire.calls[0]).endswith(b"\r\n\r\n" + (body or b""))
+
+
+def test_a_large_body_arrives_whole() -> None:
+    body = json.dumps(["x" * 99] * 80_000).encode()
+    with wired([FINE, FINE]) as wire:
+        client = brevo(wire.url, seconds=30)
+        assert client.call("POST", "/contacts/import", body).status == 201
+        assert client.call("GET", "/account").status == 201
+    assert b"".join(wire.calls[0]).partition(b"\r\n\r\n")[2] == body
+    assert wire.connections == 1
+
+
+def test_a_body_that_nobody_takes_in_ends_at_the_deadline() -> None:
+    """The buffers between the two are full long before the body is through."""
+    with create_server(("127.0.0.1", 0)) as deaf:
+        started = monotonic()
+        client = brevo(f"http://127.0.0.1:{deaf.getsockname()[1]}/v3", seconds=0.3)
+        assert client.call("POST", "/contacts/import", b" " * (1 << 26)).status == 0
+        assert monotonic() - started < 3
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")
+def test_head_and_body_leave_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side wakes up once. TLS tells, for it keeps apart what was sent apart."""
+    context = certified(tmp_path)
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "certificate.pem"))
+    large = json.dumps(["x" * 99] * 10_000).encode()
+    bodies: list[bytes | None] = [b'{"email": "ann@example.com"}', None, large, b"{}"]
+    with wired([FINE] * len(bodies), context) as wire:
+        client = brevo(wire.url)
+        assert [client.call("POST", "/contacts", body).status for body in bodies] == [201] * len(bodies)
+    assert [len(wire.calls[index]) for index in (0, 1, 3)] == [1, 1, 1]
+    assert wire.connections == 1
+    assert [b"".join(each).partition(b"\r\n\r\n")[2] for each in wire.calls] == [x or b"" for x in bodies]
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (FINE, {"id": 7}),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", {}),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", {}),
+        (ZIPPED_FINE, {"id": 7}),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{" + b" " * 99_998 + b"}", {}),
+        (b"HTTP/1.1 503 Busy\r\ncontent-length: 6\r\n\r\n<html>", {}),
+        (chunked(BODY), {"id": 7}),
+        (chunked(ZIPPED, b"content-encoding: gzip\r\n"), {"id": 7}),
+    ],
+)
+def test_a_connection_serves_the_next_call_whatever_was_answered(answer: bytes, body: object) -> None:
+    with wired([answer, FINE]) as wire:
+        client = brevo(wire.url)
+        first, second = client.call("GET", "/account"), client.call("GET", "/account")
+    assert (first.status, first.body) == (int(answer[9:12]), body)
+    assert (second.status, second.body) == (201, {"id": 7})
+    assert wire.connections == 1
+
+
+def test_an_answer_past_its_limit_costs_its_connection() -> None:
+    """It is left where it stands; what is still to come must not be taken for the next answer."""
+    with wired([FINE, FINE]) as wire:
+        client = brevo(wire.url)
+        assert client.call("GET", "/account", largest=7).body == {}
+        assert client.call("GET", "/account", largest=9).body == {"id": 7}
+    assert wire.connections == 2
+
+
+def test_an_answer_is_read_whole_whose_connection_is_given_up_meanwhile() -> None:
+    """Told that it will be closed, http.client lets go of the connection before the body is read."""
+    last = FINE.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+    with wired([last, FINE]) as wire:
+        client = brevo(wire.url)
+        assert [client.call("GET", "/account").body for _ in range(2)] == [{"id": 7}] * 2
+    assert wire.connections == 2
