@@ -9,9 +9,9 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
 SUFFIXES = ("", "-wal", "-shm", ".turn", ".daemon", ".drainers")
 """The database's own file, and what SQLite and the locks put beside it."""
@@ -22,8 +22,7 @@ LEAST_FILES = 16
 SHARED = stat.S_IRWXG | stat.S_ISGID
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """Something that is wrong with the place, and the command that mends it.
 
     `what` is rights, owner or disk.

@@ -1,6 +1,5 @@
 """The configuration: as the specification writes it, every fault at once, each with its place."""
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -142,7 +141,7 @@ def test_a_relative_database_stands_beside_its_file(tmp_path: Path) -> None:
 def test_a_file_of_windows_is_read_as_well(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes((mark + BASIC.replace("\n", "\r\n")).encode())
-    assert replace(config.read(path), database=parsed("").database) == parsed(BASIC)
+    assert config.read(path)._replace(database=parsed("").database) == parsed(BASIC)
 
 
 @pytest.mark.parametrize("content", [None, b"skills: \xff"], ids=["missing", "not UTF-8"])
