@@ -153,6 +153,14 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | Non
         config.read(path)
 
 
+def test_a_configuration_does_not_show_the_webhooks_secret() -> None:
+    secret = "whsec_" + "c2VjcmV0" * 4
+    told = parsed(f"notifications: {{webhook_url: 'https://shop.example/hook', secret: {secret}}}")
+    assert told.notifications.secret == b"secret" * 4
+    assert "https://shop.example/hook" in repr(told)
+    assert "secretsecret" not in repr(told)
+
+
 # Faults
 
 
