@@ -4,9 +4,7 @@ It looks at a directory and at the files in it, and knows nothing of what they h
 database's business alone. The directory sets the measure: its owner drains, and its group is the shops'.
 """
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +134,8 @@ def _admission(directory: os.stat_result) -> str:
 
 
 def _user(number: int) -> str:
+    import pwd  # where all is well, nobody is named
+
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -143,6 +143,8 @@ def _user(number: int) -> str:
 
 
 def _group(number: int) -> str:
+    import grp
+
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
