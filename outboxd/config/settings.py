@@ -1,4 +1,7 @@
-"""Every setting: its names, its kind, its default. Parsed into frozen objects, all faults at once."""
+"""Every setting: its names, its kind, its default. Parsed into frozen objects, all faults at once.
+
+They are named tuples because every command waits for them: a dataclass compiles code where it is defined.
+"""
 
 import re
 from collections.abc import Mapping
