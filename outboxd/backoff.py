@@ -1,11 +1,10 @@
 """When to try again: exponential, clamped, with jitter. Pure."""
 
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """`first` doubles with every attempt up to `cap`; `jitter` is the share that chance may take off.
 
     `max_attempts` is how many attempts an event gets before it is a dead letter.

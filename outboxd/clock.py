@@ -54,7 +54,8 @@ def floor(moment: datetime) -> datetime:
 @lru_cache(maxsize=1024)  # the facts of one event share its time, those of one transaction share now
 def to_text(moment: datetime) -> str:
     """`2026-11-23T16:12:51.821Z`"""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    moment = moment.astimezone(UTC).replace(tzinfo=None)  # or its offset would be written, only to be cut off
+    return moment.isoformat(timespec="milliseconds") + "Z"
 
 
 @lru_cache(maxsize=1024)

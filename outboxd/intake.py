@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Line = tuple[str, object]
     """Where an event stood in what was read, and what stood there."""
 
+_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 INSERT = """
 INSERT INTO outbox (event, payload, source, occurred_at, idempotency_key, created_at, next_attempt_at)
 VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -76,14 +78,14 @@ def checked(
     """An event that is fit to be stored. Raises EventError, whose text holds nothing of the payload."""
     if not isinstance(event, str) or event not in topics.KNOWN:
         raise EventError("no such event", hint=f"the events are: {', '.join(topics.EVENTS)}")
-    if isinstance(data, Mapping):
+    if not isinstance(data, dict) and isinstance(data, Mapping):  # a dict is one, but to ask that is slow
         data = dict(data)
     payload.check(data)
     stated = data.get("event") if isinstance(data, dict) and "data" in data else None
     if isinstance(stated, str) and stated in topics.EVENTS and event in topics.EVENTS and stated != event:
         raise EventError(f"the event is {event}, but its payload says {stated}", hint="make them agree")
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _as_json(data)
         size = len(text.encode())
     except UnicodeEncodeError:
         raise EventError("the payload holds half a character (a lone surrogate)") from None

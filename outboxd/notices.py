@@ -1,9 +1,8 @@
 """Notices: what an operator can be told of, by webhook, and one such message."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 COMPLETED = "sync_completed"
 FAILED = "sync_failed"
@@ -14,8 +13,7 @@ RESUMED = "lane_resumed"
 TYPES = (COMPLETED, FAILED, BATCH, BLOCKED, RESUMED)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What the operator wants to be told: the types, and whether of each event or in sum."""
 
     types: frozenset[str] = frozenset()
@@ -23,8 +21,7 @@ class Wanted:
     interval: timedelta = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """One message. `message_id` is the same at every attempt."""
 
     id: int

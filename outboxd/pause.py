@@ -5,8 +5,8 @@ admitted meanwhile, what is in flight ends, and imports that Brevo has are looke
 """
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from outboxd.clock import from_text, to_text
 
@@ -14,8 +14,7 @@ KEY = "pause"
 """Under which the last word on it is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """The last word: whether deliveries are paused, since when, by which user of this host, and why."""
 
     is_on: bool

@@ -74,15 +74,11 @@ def _names_somebody(data: object, depth: int) -> bool:
     if depth == 0:
         return False
     if isinstance(data, dict):
-        return any(
-            (
-                str(key).lower() in IDENTIFIERS
-                and value not in (None, "")
-                and not isinstance(value, dict | list)
-            )
-            or _names_somebody(value, depth - 1)
-            for key, value in data.items()
-        )
-    if isinstance(data, list):
-        return any(_names_somebody(item, depth - 1) for item in data)
-    return False
+        for key, value in data.items():
+            if isinstance(value, (dict, list)):
+                if _names_somebody(value, depth - 1):
+                    return True
+            elif value not in (None, "") and str(key).lower() in IDENTIFIERS:
+                return True
+        return False
+    return isinstance(data, list) and any(_names_somebody(item, depth - 1) for item in data)

@@ -4,14 +4,12 @@ It looks at a directory and at the files in it, and knows nothing of what they h
 database's business alone. The directory sets the measure: its owner drains, and its group is the shops'.
 """
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
 SUFFIXES = ("", "-wal", "-shm", ".turn", ".daemon", ".drainers")
 """The database's own file, and what SQLite and the locks put beside it."""
@@ -22,8 +20,7 @@ LEAST_FILES = 16
 SHARED = stat.S_IRWXG | stat.S_ISGID
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """Something that is wrong with the place, and the command that mends it.
 
     `what` is rights, owner or disk.
@@ -137,6 +134,8 @@ def _admission(directory: os.stat_result) -> str:
 
 
 def _user(number: int) -> str:
+    import pwd  # where all is well, nobody is named
+
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -144,6 +143,8 @@ def _user(number: int) -> str:
 
 
 def _group(number: int) -> str:
+    import grp
+
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:

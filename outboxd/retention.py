@@ -1,13 +1,12 @@
 """Retention: how long what is over is kept. Pure; who removes it is `prune`'s business."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from outboxd.clock import to_text
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(NamedTuple):
     """How long what is over is kept; None: for ever. Attempts go with their event at the latest.
 
     `delivered` holds for all that is over: delivered events, dropped letters, notifications, imports.

@@ -3,9 +3,8 @@ the configuration, and few of them read payloads.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 PRESETS = ("shopify", "woocommerce", "magento", "custom")
 """The platforms whose payloads are understood."""
@@ -37,8 +36,7 @@ DEFAULT = {"email": "email", "firstName": "FIRSTNAME", "lastName": "LASTNAME", "
 """What is sent where the configuration has no `field_mapping`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What differs between WooCommerce shops: the roles that count, and where a plug-in keeps consent."""
 
     roles: frozenset[str] = frozenset({"customer", "subscriber"})

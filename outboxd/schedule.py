@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Any, NamedTuple
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -169,8 +168,7 @@ def read(expression: str) -> Window:
     return Window(minutes, hours, days, months, weekdays, either_will_do)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One of an expression's fields: what its values are called, and from where to where they go."""
 
     name: str
@@ -221,6 +219,8 @@ def time_zone(name: str) -> tzinfo:
     """The zone of this IANA name. Raises ScheduleError, with the nearest known name."""
     if name == "UTC":
         return UTC  # on hosts without time zone data too
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # unknown; no name at all; a folder, such as Europe

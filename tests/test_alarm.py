@@ -15,11 +15,16 @@ Status = Callable[..., int]
 
 
 @pytest.fixture
-def status(shop: Shop, tmp_path: Path) -> Status:
-    """Runs `outboxd status` at the shop as the program does; its exit code."""
+def config(shop: Shop, tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"database": str(shop.path)}))
-    return lambda *arguments: cli.main(["status", "--config", str(path), *arguments])
+    return path
+
+
+@pytest.fixture
+def status(config: Path) -> Status:
+    """Runs `outboxd status` at the shop as the program does; its exit code."""
+    return lambda *arguments: cli.main(["status", "--config", str(config), *arguments])
 
 
 @pytest.fixture
@@ -125,19 +130,37 @@ def test_without_a_configuration_a_check_is_unknown(
     assert cli.main(["status"]) == 78
 
 
-@pytest.mark.parametrize("arguments", [["status", "--fail-if", "dead>5"], ["metrics"]])
-def test_it_starts_without_what_only_the_daemon_needs(
-    arguments: list[str], shop: Shop, tmp_path: Path
-) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(json.dumps({"database": str(shop.path)}))
-    code = (
-        "import sys; from outboxd import cli\n"
-        "assert cli.main(sys.argv[1:]) == 0\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code, arguments[0], "--config", str(path), *arguments[1:]]
+def loaded(code: str, *arguments: str) -> set[str]:
+    """The modules of a Python that has run `code`."""
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+RUN = "from outboxd import cli; assert cli.main(sys.argv[1:]) == 0"
+
+
+@pytest.mark.parametrize("arguments", [["status", "--fail-if", "dead>5"], ["metrics"]])
+def test_it_starts_without_what_only_the_daemon_needs(arguments: list[str], config: Path) -> None:
     heavy = {"sqlalchemy", "alembic", "requests", "apscheduler", "rich", "phonenumbers", "email_validator"}
-    assert heavy & set(done.stderr.split()) == set()
+    assert heavy & loaded(RUN, *arguments, "--config", str(config)) == set()
+
+
+def test_a_command_runs_with_the_collector_on() -> None:
+    """It rests while modules are loaded, and only then."""
+    code = (
+        "import gc, sys; from outboxd.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    command = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines()[-1] == "True True"
+
+
+def test_a_look_loads_no_thresholds_and_compiles_no_dataclass(config: Path) -> None:
+    """A frozen one costs half a millisecond where it is defined, and there would be a dozen."""
+    looked = loaded(RUN, "status", "--config", str(config))
+    assert not looked & {"outboxd.threshold", "outboxd.cli.alarm"}
+    assert "dataclasses" not in looked - loaded("import click, yaml")

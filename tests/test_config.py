@@ -1,6 +1,5 @@
 """The configuration: as the specification writes it, every fault at once, each with its place."""
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -142,7 +141,7 @@ def test_a_relative_database_stands_beside_its_file(tmp_path: Path) -> None:
 def test_a_file_of_windows_is_read_as_well(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes((mark + BASIC.replace("\n", "\r\n")).encode())
-    assert replace(config.read(path), database=parsed("").database) == parsed(BASIC)
+    assert config.read(path)._replace(database=parsed("").database) == parsed(BASIC)
 
 
 @pytest.mark.parametrize("content", [None, b"skills: \xff"], ids=["missing", "not UTF-8"])
@@ -152,6 +151,14 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=str(path)):
         config.read(path)
+
+
+def test_a_configuration_does_not_show_the_webhooks_secret() -> None:
+    secret = "whsec_" + "c2VjcmV0" * 4
+    told = parsed(f"notifications: {{webhook_url: 'https://shop.example/hook', secret: {secret}}}")
+    assert told.notifications.secret == b"secret" * 4
+    assert "https://shop.example/hook" in repr(told)
+    assert "secretsecret" not in repr(told)
 
 
 # Faults

@@ -246,6 +246,12 @@ def test_whatever_is_offered_is_taken_whole_or_refused_without_a_word_of_it(
 # Lightness
 
 
+def test_a_name_of_the_package_is_looked_up_once() -> None:
+    """Then it stands in the package: the way through its home costs a fifteenth of an event's commit."""
+    assert outboxd.enqueue is intake.enqueue
+    assert vars(outboxd)["enqueue"] is intake.enqueue
+
+
 @pytest.mark.parametrize("module", ["outboxd", "outboxd.intake"])
 def test_the_intake_loads_the_standard_library_alone(module: str) -> None:
     """And of that not what costs a shop more than its event: typing, pathlib, urllib, logging."""

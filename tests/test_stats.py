@@ -1,13 +1,14 @@
 """Latencies in buckets, and the percentiles that are read from them."""
 
 from collections import Counter
+from datetime import timedelta
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.stats import at_most, bucket, percentile
+from outboxd.stats import DOUBLING, at_most, bucket, percentile
 
 WEEK = 7 * 24 * 3600 * 1000
 latencies = st.lists(st.integers(0, 2000) | st.integers(0, WEEK), min_size=1, max_size=80)
@@ -44,6 +45,12 @@ def test_up_to_a_power_of_two_the_buckets_count_exactly(counted: list[int], doub
 @settings(deadline=None)
 def test_a_longer_latency_is_in_no_earlier_bucket(one: int, other: int) -> None:
     assert bucket(min(one, other)) <= bucket(max(one, other))
+
+
+@given(st.integers(2, timedelta.max // timedelta(milliseconds=1)))
+def test_a_latency_is_in_the_first_bucket_that_holds_it(latency: int) -> None:
+    number = bucket(latency)
+    assert 2 ** ((number - 1) / DOUBLING) < latency <= 2 ** (number / DOUBLING)
 
 
 @given(latencies)

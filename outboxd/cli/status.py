@@ -4,17 +4,20 @@ import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outboxd import clock, config, database, report
 from outboxd.cli import host
-from outboxd.cli.alarm import Alarm, Check, judge, thresholds
+from outboxd.cli.checking import Check, thresholds
 from outboxd.cli.figures import ago, latency, percent, when
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
-from outboxd.threshold import Threshold
+
+if TYPE_CHECKING:  # of thresholds few looks have any
+    from outboxd.cli.alarm import Alarm
+    from outboxd.threshold import Threshold
 
 
 @click.command(cls=Check)
@@ -43,8 +46,8 @@ def status(
     as_json: bool,
     watch: bool,
     every: float,
-    fail_if: list[Threshold],
-    warn_if: list[Threshold],
+    fail_if: "list[Threshold]",
+    warn_if: "list[Threshold]",
 ) -> int:
     """Show the depth of the queue, its lane, and the last hour and day.
 
@@ -86,7 +89,7 @@ def status(
         return 0
     now = clock.wall()
     facts = _facts(settings, now)
-    alarm = judge(fail_if, warn_if, facts, now) if fail_if or warn_if else None
+    alarm = _alarm(fail_if, warn_if, facts, now)
     click.echo(_text(facts, now, alarm, as_json=as_json))
     return int(alarm.level) if alarm else 0
 
@@ -113,7 +116,17 @@ def _facts(settings: Config, now: datetime) -> dict[str, Any]:
     return {**facts, **host.facts(settings.database)}
 
 
-def _text(facts: dict[str, Any], now: datetime, alarm: Alarm | None, *, as_json: bool) -> str:
+def _alarm(
+    fail_if: "list[Threshold]", warn_if: "list[Threshold]", facts: dict[str, Any], now: datetime
+) -> "Alarm | None":
+    if not fail_if and not warn_if:
+        return None
+    from outboxd.cli.alarm import judge
+
+    return judge(fail_if, warn_if, facts, now)
+
+
+def _text(facts: dict[str, Any], now: datetime, alarm: "Alarm | None", *, as_json: bool) -> str:
     if as_json:
         return json.dumps({**facts, "check": alarm.as_json} if alarm else facts, indent=2)
     return f"{alarm.line}\n\n{table(facts, now)}" if alarm else table(facts, now)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -67,13 +66,13 @@ def read(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 text"]) from error
     config = parse(load(text, str(path)))
-    return replace(config, database=(path.parent / config.database).absolute())
+    return config._replace(database=(path.parent / config.database).absolute())
 
 
 def from_mapping(settings: Mapping[str, Any], name: str) -> Config:
     """The configuration that a program hands over; `name` is what faults are told under."""
-    config = parse(Document(name, settings))
-    return replace(config, database=config.database.absolute())
+    config = parse(Document(name, settings, {}))
+    return config._replace(database=config.database.absolute())
 
 
 def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:

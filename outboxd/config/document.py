@@ -5,8 +5,7 @@ a text and `22:30` is no number of seconds; a key that is written twice is a fau
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,13 +15,12 @@ Path = tuple[str, ...]
 """Where a value stands: the keys that lead to it."""
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """The values, the name to show for the file, and the line (from 1) of each key's path."""
 
     name: str
     data: Any
-    lines: dict[Path, int] = field(default_factory=dict)
+    lines: dict[Path, int]
 
     def place(self, path: Path) -> str:
         """`config.yaml:12: skills.customer-sync.options`"""
@@ -59,7 +57,7 @@ def load(text: str, name: str) -> Document:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        document = Document(name, None)
+        document = Document(name, None, {})
         faults: list[str] = []
         data = {} if node is None else _plain(loader, node, (), document, faults)
     except yaml.MarkedYAMLError as error:

@@ -1,11 +1,13 @@
-"""Every setting: its names, its kind, its default. Parsed into frozen objects, all faults at once."""
+"""Every setting: its names, its kind, its default. Parsed into frozen objects, all faults at once.
+
+They are named tuples because every command waits for them: a dataclass compiles code where it is defined.
+"""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from outboxd.backoff import Backoff
 from outboxd.config.document import Document
@@ -41,8 +43,7 @@ from outboxd.rules import DEFAULT, Options
 SKILL = "customer-sync"
 
 
-@dataclass(frozen=True, slots=True)
-class BrevoSettings:
+class BrevoSettings(NamedTuple):
     """The account and how it is called. The key itself is never here, only where it is found."""
 
     api_key_env: str = "BREVO_API_KEY"
@@ -55,8 +56,7 @@ class BrevoSettings:
     workers: int = 8
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSettings:
+class BatchSettings(NamedTuple):
     """When batch windows open, and how much goes into one call there.
 
     `window` holds cron expressions, read on the clock of `timezone`. The oldest event waits no longer than
@@ -72,36 +72,36 @@ class BatchSettings:
     import_size: int = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class HybridSettings:
+class HybridSettings(NamedTuple):
     """Deliveries go in bulk once those that wait are expected to take longer than `threshold`."""
 
     threshold: timedelta = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationSettings:
+class NotificationSettings(NamedTuple):
     """What the operator's webhook is told. The secret itself is here only if the file has it."""
 
     webhook_url: str | None = None
-    secret: bytes | None = field(default=None, repr=False)
+    secret: bytes | None = None
     secret_env: str | None = None
     secret_file: Path | None = None
     events: tuple[str, ...] = TYPES
     each: bool = False
     interval: timedelta = timedelta(minutes=1)
 
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self._asdict().items() if name != "secret"}
+        return f"NotificationSettings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
-@dataclass(frozen=True, slots=True)
-class MetricsSettings:
+
+class MetricsSettings(NamedTuple):
     """Where the daemon writes its metrics, if anywhere, and how often."""
 
     textfile: Path | None = None
     interval: timedelta = timedelta(seconds=15)
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The whole configuration."""
 
     database: Path
@@ -125,8 +125,7 @@ class Config:
     retention: Retention
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A setting of a section: how it is parsed, and what it is where it is left out.
 
     `can_be_empty`: written without a value it is None, not its default.
