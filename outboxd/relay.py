@@ -45,8 +45,8 @@ LEASE = 1.25
 LONG = 15.0
 """The longest rest, in seconds, that a drain sits out."""
 
-FIRST_ADMITTED = 1000
-"""So many chunks of new events are admitted before anything is claimed: a burst is folded as a whole."""
+FIRST_ADMITTED, STRANGERS = 1000, 100
+"""Chunks that are admitted first, to be folded as a whole; one in which nobody recurs counts as so many."""
 
 AHEAD = 0.1
 """Seconds' worth of deliveries that are claimed ahead while calls are plenty, so that no worker waits …"""
@@ -178,7 +178,7 @@ class Relay:
             self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
-        self._admitted = 0
+        self._admitted = self._admitted if more else 0
         if self.paused is not None:
             imports = self._importing.step(now, is_last=False)
             return 0.0 if more else min(TICK, imports, beside)
@@ -232,10 +232,10 @@ class Relay:
         if not events:
             return False
         admissions = [admission(event, self._plan.reading) for event in events]
-        self._outbox.admit(admissions, now)
+        joined = self._outbox.admit(admissions, now)
         announce.refused(admissions)
         self._mode.admitted(events)
-        self._admitted += 1
+        self._admitted += 1 if joined else STRANGERS
         return len(events) == CHUNK
 
     def _begin(self, now: datetime) -> bool:

@@ -379,7 +379,7 @@ class Keeper:
         return ()
 
 
-def test_entries_come_in_chunks_of_at_most_two_hundred_and_progress_is_told() -> None:
+def test_entries_come_in_chunks_of_at_most_a_hundred_and_progress_is_told() -> None:
     content = numbered(1_050).encode()
     keeper = Keeper()
     steps: list[tuple[int, int]] = []
@@ -392,7 +392,7 @@ def test_entries_come_in_chunks_of_at_most_two_hundred_and_progress_is_told() ->
             refuse=lambda refusal: None,
             step=lambda rows, size: steps.append((rows, size)),
         )
-    assert keeper.chunks == [200] * 5 + [50]
+    assert keeper.chunks == [100] * 10 + [50]
     assert [sum(step) for step in zip(*steps, strict=True)] == [1_050, len(content)]
 
 

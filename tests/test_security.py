@@ -26,7 +26,7 @@ ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann"}
 
 # Nothing but bound values reaches SQLite
 
-EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1, "at_once": 1}
+EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1, "at_once": 0}
 """Who takes SQL, and as which of its arguments."""
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|PRAGMA|ATTACH|CREATE|DROP|ALTER|VACUUM)\b")
@@ -98,7 +98,7 @@ def test_statements_are_made_of_constants_and_values_are_bound(name: str) -> Non
         'connection.exec_driver_sql("SELECT %s" % value)',
         'connection.execute("SELECT {}".format(value))',
         'many(connection, f"DELETE FROM {name}", rows)',
-        'at_once(connection, f"DELETE FROM {TABLE} WHERE {name} = 1", rows)',
+        'at_once(f"DELETE FROM {TABLE} WHERE {name} = 1", rows)',
         'sql = f"SELECT * FROM {table(name)}"',
         'sql = f"UPDATE outbox SET status = {status}"',
         'sql = "DELETE FROM outbox WHERE id = " + text',

@@ -17,7 +17,7 @@ from tests.wire import certified, wired
 
 BODY = b'{"id": 7}'
 FINE = b"HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n" + BODY
-ZIPPED = gzip.compress(BODY)
+ZIPPED = gzip.compress(BODY, mtime=0)
 ZIPPED_FINE = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (
     len(ZIPPED),
     ZIPPED,
@@ -108,6 +108,7 @@ def test_head_and_body_leave_together(tmp_path: Path, monkeypatch: pytest.Monkey
         (chunked(BODY), {"id": 7}),
         (chunked(ZIPPED, b"content-encoding: gzip\r\n"), {"id": 7}),
     ],
+    ids=["short", "none", "empty", "zipped", "long", "no JSON", "chunked", "zipped and chunked"],
 )
 def test_a_connection_serves_the_next_call_whatever_was_answered(answer: bytes, body: object) -> None:
     with wired([answer, FINE]) as wire:

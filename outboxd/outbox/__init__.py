@@ -161,8 +161,11 @@ class Outbox:
 
     # The life of an event.
 
-    def admit(self, admissions: Sequence[Admission], now: datetime) -> None:
-        """Give each event its customer, and each customer without one a head; end what ends here."""
+    def admit(self, admissions: Sequence[Admission], now: datetime) -> int:
+        """Give each event its customer, and each customer without one a head; end what ends here.
+
+        Returns how many came to customers who waited already.
+        """
         with self._transaction() as connection:
             waiting = _still_fresh(connection, admissions)
             going_on = [admission for admission in waiting if admission.outcome is None]
@@ -182,6 +185,7 @@ class Outbox:
             execute(connection, endings.attempts(ended, now))
             execute(connection, endings.count(ended, 0, now))
             self.notices.write(connection, ended, {}, now)
+        return sum(not row["is_head"] for row in rows)
 
     def claim(
         self,
@@ -205,14 +209,15 @@ class Outbox:
         room = CHUNK
         with self._transaction() as connection:
             for *head, key, has_more in connection.exec_driver_sql(statements.DUE_HEADS, values).all():
-                rows = found[key] = [head]
+                rows: list[Sequence[Any]] = [head]
                 if has_more:
-                    of_customer = {"key": key, "limit": room}
+                    of_customer = {"key": key, "limit": CHUNK}
                     pending = connection.exec_driver_sql(statements.PENDING_OF, of_customer)
                     rows.extend(row for row in pending if row[0] != head[0])
                 room -= len(rows)
-                if room <= 0:
-                    break
+                if room < 0 and found:
+                    break  # a part of them would be a call of its own
+                found[key] = rows
             known = contacts.rows(connection, found)
             ids = json.dumps([row[0] for rows in found.values() for row in rows])
             connection.exec_driver_sql(
