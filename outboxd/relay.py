@@ -45,7 +45,7 @@ LEASE = 1.25
 LONG = 15.0
 """The longest rest, in seconds, that a drain sits out."""
 
-FIRST_ADMITTED, STRANGERS = 1000, 100
+FIRST_ADMITTED, STRANGERS = 2000, 100
 """Chunks that are admitted first, to be folded as a whole; one in which nobody recurs counts as so many."""
 
 AHEAD = 0.1
@@ -54,10 +54,8 @@ AHEAD = 0.1
 MOST_AHEAD = 192
 """… and how many at most. What a killed daemon had claimed waits for the next one to take it over."""
 
-CONVOYS = 4
-"""Convoys under way at once, each with so many batches:"""
-
-BATCHES = 5
+CONVOYS, BATCHES = 4, 5
+"""Convoys under way at once, and the batches that each is of."""
 
 
 class Relay:
@@ -102,7 +100,7 @@ class Relay:
         self._alone = self._convoys = self._admitted = 0
         self._now = clock()
         self._paces: Sequence[Pace] = ()
-        self.is_drained = self.is_adrift = False
+        self.is_drained = self.is_adrift = self._goes_together = False
         self.paused: Pause | None = None
         self._is_draining = False
         self._is_ending = self._is_wary = False
@@ -176,9 +174,10 @@ class Relay:
         if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
             is_full = self._importing.is_full
             self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
+            self._goes_together = any(pace.is_together for pace in self._paces)
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
-        self._admitted = self._admitted if more else 0
+        self._admitted = self._admitted if more and not self._goes_together else 0
         if self.paused is not None:
             imports = self._importing.step(now, is_last=False)
             return 0.0 if more else min(TICK, imports, beside)
@@ -235,7 +234,7 @@ class Relay:
         joined = self._outbox.admit(admissions, now)
         announce.refused(admissions)
         self._mode.admitted(events)
-        self._admitted += 1 if joined else STRANGERS
+        self._admitted += 1 if joined or self._goes_together else STRANGERS
         return len(events) == CHUNK
 
     def _begin(self, now: datetime) -> bool:

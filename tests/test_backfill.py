@@ -342,7 +342,7 @@ def test_a_run_that_was_broken_off_goes_on_without_doubling(
     stdout, stderr = run.process.communicate(timeout=10)
     written = shop.status()["pending"]
     assert 1_000 < written < 20_000
-    assert written % 200 == 0
+    assert written % 50 == 0
     if how is signal.SIGINT:
         assert run.process.returncode == 130
         assert stdout.split()[-3] == f"{written:,}"
@@ -379,7 +379,7 @@ class Keeper:
         return ()
 
 
-def test_entries_come_in_chunks_of_at_most_a_hundred_and_progress_is_told() -> None:
+def test_entries_come_in_chunks_of_at_most_fifty_and_progress_is_told() -> None:
     content = numbered(1_050).encode()
     keeper = Keeper()
     steps: list[tuple[int, int]] = []
@@ -392,7 +392,7 @@ def test_entries_come_in_chunks_of_at_most_a_hundred_and_progress_is_told() -> N
             refuse=lambda refusal: None,
             step=lambda rows, size: steps.append((rows, size)),
         )
-    assert keeper.chunks == [100] * 10 + [50]
+    assert keeper.chunks == [50] * 21
     assert [sum(step) for step in zip(*steps, strict=True)] == [1_050, len(content)]
 
 

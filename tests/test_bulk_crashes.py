@@ -25,7 +25,7 @@ from tests.processes import KEY, Daemon, let_leases_lapse, status, write_config
 from tests.shop import Clock
 
 CHUNK = 200
-"""How many rows one transaction bars, and how many are settled together."""
+"""Rows that are barred, and settled, in a whole number of transactions."""
 
 CUSTOMERS = range(1000, 1000 + CHUNK + 45)
 """What is left of a chunk is few enough to go alone."""

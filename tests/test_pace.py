@@ -134,7 +134,7 @@ def test_live_events_are_taken_in_and_go_before_backfilled_ones(make_shop: MakeS
     ids = tell(shop, range(600, 605))
     shop.relay.step()
     admitted = shop.rows("SELECT is_backfill, count(*) FROM outbox WHERE customer_key <> '' GROUP BY 1")
-    assert admitted == [(0, 5), (1, 95)]
+    assert admitted == [(0, 5), (1, 45)]
     shop.settle()
     assert len(alone(shop)) == len(ids)
     assert max(alone(shop)) < 20 < len(shop.calls)

@@ -30,8 +30,11 @@ from outboxd.outbox.rows import at_once, event_of, execute, many
 
 __all__ = ["CHUNK", "Admission", "Outbox"]
 
-CHUNK = 100
+CHUNK = 50
 """Rows in one transaction: other writers wait for it to end."""
+
+IMPORTED = 200
+"""And rows of an import: what it leaves goes in batches, which are to be full."""
 
 NOTHING = Wanted()
 
@@ -64,7 +67,7 @@ class Outbox:
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
-        self.imports = imports.Ledger(self._transaction, chunk=CHUNK, default_source=default_source)
+        self.imports = imports.Ledger(self._transaction, chunk=IMPORTED, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 

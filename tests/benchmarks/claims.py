@@ -7,7 +7,7 @@ from statistics import median
 
 from outboxd.clock import wall
 from outboxd.event import Outcome, Result, Verdict
-from outboxd.outbox import Outbox
+from outboxd.outbox import CHUNK, Outbox
 from tests.benchmarks.figures import Figure, in_turns, ratio
 from tests.benchmarks.peers import PEERS
 from tests.benchmarks.rig import Rig
@@ -17,11 +17,11 @@ DELIVERED = Outcome(Verdict.DELIVERED, call="POST /contacts", http_status=201, c
 
 
 def figures(rig: Rig) -> Iterator[Figure]:
-    """A hundred customers claimed in one transaction and recorded as delivered in another; a peer's own way,
+    """A chunk of customers claimed in one transaction and recorded as delivered in another; a peer's own way,
     which is one after the other.
     """
     few, many = rig.pick(20_000, 200), rig.pick(1_000_000, 2000)
-    rounds, size = rig.pick(41, 1), rig.pick(100, 10)
+    rounds, size = rig.pick(41, 1), rig.pick(CHUNK, 10)
     floor = f"the same, {few:,} pending"
     with ExitStack() as stack:
         outboxes = [
