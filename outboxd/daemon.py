@@ -35,7 +35,7 @@ STATUS_EVERY = 10.0
 TICK = 30.0
 """Seconds between two rings of the relay's bell that nobody has asked for."""
 
-LOOK = 5.0
+LOOK = 2.0
 """Seconds between two looks at the wall clock, …"""
 
 AGAIN = 1.0
