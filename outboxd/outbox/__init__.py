@@ -44,8 +44,11 @@ AHEAD = timedelta(minutes=1)
 """The clocks of programs on one host do not differ by as much."""
 
 REST = 0.001
-"""Seconds between two of our transactions at least; and as long as the last one took, for others who wait to
-write look again only after as long as they have waited, and would find the next one.
+"""Seconds between two of our transactions at least, …"""
+
+LONGER = 1.5
+"""… and so many times as long as the last one took: whoever waits to write looks again only after 1, 2, 5
+milliseconds (SQLite's busy handler), and would find the next one.
 """
 
 SPARE = 0.005
@@ -119,7 +122,7 @@ class Outbox:
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
         finally:
-            self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, 1.5 * took)
+            self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, LONGER * took)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
