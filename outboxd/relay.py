@@ -174,7 +174,6 @@ class Relay:
         if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
             is_full = self._importing.is_full
             self._paces = [pace for pace in self._mode.paces(now) if not (pace.is_backfill and is_full)]
-            self._goes_together = any(pace.is_together for pace in self._paces)
         if more and self._admitted < FIRST_ADMITTED:
             return 0.0
         self._admitted = self._admitted if more and not self._goes_together else 0
@@ -231,6 +230,8 @@ class Relay:
         if not events:
             return False
         admissions = [admission(event, self._plan.reading) for event in events]
+        live = [pace.is_together for pace in self._paces if not pace.is_backfill]
+        self._goes_together = events[-1].is_backfill or any(live)
         joined = self._outbox.admit(admissions, now)
         announce.refused(admissions)
         self._mode.admitted(events)

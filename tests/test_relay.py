@@ -10,11 +10,15 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 from random import Random
 
+import pytest
+
 from outboxd import app
+from outboxd.admit import admission
 from outboxd.brevo.sandbox import Fault
 from outboxd.event import Outcome, Result, Verdict
 from outboxd.outbox import CHUNK
 from outboxd.relay import Relay
+from outboxd.sources import DEFAULTS
 from tests.conftest import until
 from tests.shop import KEY, MakeShop, Shop
 
@@ -198,6 +202,30 @@ def test_a_round_takes_in_and_leases_a_bounded_number_of_events_however_many_wai
     most = shop.rows("SELECT max(n) FROM (SELECT count(*) AS n FROM attempts GROUP BY started_at)")
     assert most[0][0] <= 2 * CHUNK
     assert shop.status()["delivered"] == 3000
+
+
+@pytest.mark.parametrize(("customers", "is_whole"), [(3000, False), (300, True)])
+def test_a_backlog_is_taken_in_as_a_whole_only_where_customers_recur_in_it(
+    shop: Shop, customers: int, is_whole: bool
+) -> None:
+    """What recurs is folded into one call, so that it pays to wait; strangers would wait for nothing."""
+    backlog(shop, 3000, customers)
+    while not shop.relay.is_busy:
+        shop.relay.step()
+    [(fresh,)] = shop.rows("SELECT count(*) FROM outbox WHERE customer_key IS NULL AND status = 'pending'")
+    assert (fresh == 0) is is_whole
+    shop.relay.drain()
+    assert len(shop.calls) == customers
+
+
+def test_a_claim_leaves_a_customer_whose_events_do_not_fit_for_the_next_one(shop: Shop) -> None:
+    """A part of them would be a call of its own."""
+    backlog(shop, 90, 3)
+    with closing(app.outbox(shop.settings)) as outbox:
+        while events := outbox.fresh():
+            outbox.admit([admission(event, DEFAULTS) for event in events], shop.clock())
+        claims = [outbox.claim(shop.clock(), limit=9, lease=LEASE) for _ in range(4)]
+    assert [[len(claim.events) for claim in each] for each in claims] == [[30], [30], [30], []]
 
 
 def test_memory_does_not_grow_with_the_backlog(make_shop: MakeShop) -> None:
