@@ -15,6 +15,9 @@ from outboxd.trouble import origin
 SETTLE = 0.001
 """Seconds in which some hand ends a job, unless all that have one wait for Brevo."""
 
+PATIENCE = 0.25
+"""Seconds after which a job begins though the crew stands, for the lock of somebody else it may be."""
+
 PERIOD = 0.25
 """Seconds over which the rate is measured."""
 
@@ -70,7 +73,7 @@ class Crew:
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Let nobody begin a job for as long as this lasts; hands that do not wait for Brevo end first.
+        """Let nobody begin a job while this lasts, or for PATIENCE; those who only compute end theirs before.
 
         For transactions: each of their statements would wait until every busy thread has had its turn with
         the interpreter, and so would whoever else wants to write to the file.
@@ -113,7 +116,7 @@ class Crew:
             self._freed.set()
 
     def _carry(self, job: Callable[[], Any], then: Callable[[Any], None], is_end: bool) -> None:
-        self._go.wait()
+        self._go.wait(PATIENCE)
         try:
             told = job()
         except Exception as error:

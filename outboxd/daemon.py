@@ -20,7 +20,7 @@ from outboxd.clock import Steps, wall
 from outboxd.errors import OutboxdError
 from outboxd.logs import line, logger
 from outboxd.relay import Relay
-from outboxd.trouble import Trouble, origin
+from outboxd.trouble import AGAIN, Trouble, origin
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -32,14 +32,11 @@ LIVELY = 60.0
 
 STATUS_EVERY = 10.0
 
-TICK = 30.0
+RING = 30.0
 """Seconds between two rings of the relay's bell that nobody has asked for."""
 
 LOOK = 2.0
-"""Seconds between two looks at the wall clock, …"""
-
-AGAIN = 1.0
-"""… and at what lies at the path of a database that has come adrift."""
+"""Seconds between two looks at the wall clock."""
 
 Received = SimpleQueue[int | None]
 """Signals as they come; None: a draining thread ends."""
@@ -84,7 +81,7 @@ def serve(
     try:
         while True:
             number = _next(received, AGAIN if turn.relay.is_adrift else LOOK)
-            if not turn.thread.is_alive() and not turn.relay.is_adrift:
+            if turn.has_ended and not turn.relay.is_adrift:
                 logger.error(line("died", reason="the draining thread ended by itself"))
                 return 1
             if number is not None and number != signal.SIGHUP:
@@ -106,6 +103,7 @@ class _Turn:
     def __init__(self, relay: Relay, told: Received) -> None:
         self.relay = relay
         self.stopping = threading.Event()
+        self.has_ended = False
         self.thread = threading.Thread(target=self._drain, args=(told,), name="relay", daemon=True)
 
     def begin(self) -> None:
@@ -120,6 +118,7 @@ class _Turn:
         try:
             self.relay.run(self.stopping, STOP_WITHIN)
         finally:
+            self.has_ended = True
             told.put(None)
 
 
@@ -184,7 +183,7 @@ def _reload(turn: _Turn, make: Callable[[], Relay], received: Received) -> _Turn
 
 def _taken_up(turn: _Turn, make: Callable[[], Relay], trouble: Trouble, received: Received) -> _Turn:
     """A relay on what lies at the path of the database by now; as before, if that is nothing sound."""
-    if turn.thread.is_alive():
+    if not turn.has_ended:
         return turn
     try:
         replacement = _Turn(make(), received)
@@ -214,7 +213,7 @@ def _schedule_signs(
         except OutboxdError as error:  # of which the relay tells the log
             notify(f"STATUS={error}")
 
-    scheduler.add_job(tick, "interval", seconds=TICK, id="tick")
+    scheduler.add_job(tick, "interval", seconds=RING, id="tick")
     if os.environ.get("NOTIFY_SOCKET"):
         scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:

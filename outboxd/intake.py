@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from outboxd import database, payload, topics
@@ -105,20 +105,24 @@ def checked(
     return event, text, _text(source), _moment(occurred_at), _text(idempotency_key)
 
 
-def write(path: str | PathLike[str], rows: Iterable[Row], now: Callable[[], datetime] = wall) -> list[int]:
+def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], datetime] = wall) -> list[int]:
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
-    connection = database.connect(path)  # before the turn: it takes half as long as the rest
-    try:
-        with turn(path):
-            connection.execute("BEGIN IMMEDIATE")
-            moment = to_text(now())
-            ids = [_insert(connection.execute, row, moment) for row in rows]
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise database.unusable(path, error) from error
-    finally:
-        connection.close()  # what was not committed is rolled back
-    return ids
+    while True:
+        file = database.identity(path)
+        connection = database.connect(path)  # before the turn: it takes half as long as the rest
+        try:
+            with turn(path):
+                connection.execute("BEGIN IMMEDIATE")
+                if database.identity(path) != file:
+                    continue  # what was opened was put aside meanwhile, and nobody would look there
+                moment = to_text(now())
+                ids = [_insert(connection.execute, row, moment) for row in rows]
+                connection.execute("COMMIT")
+                return ids
+        except sqlite3.Error as error:
+            raise database.unusable(path, error) from error
+        finally:
+            connection.close()  # what was not committed is rolled back
 
 
 def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:

@@ -1,4 +1,4 @@
-"""Two locks beside the database: producers take turns, and one daemon drains.
+"""Two locks beside the database: whoever writes takes turns, and one daemon drains.
 
 Both are kernel locks on files of their own, gone with the process that held them, however it ended.
 """
@@ -64,7 +64,7 @@ else here waits for that one: they would only pile up behind it.
 
 @contextmanager
 def turn(database: str | PathLike[str]) -> Iterator[None]:
-    """Wait for this producer's turn to write.
+    """Wait for one's turn to write, as producers do, and who drains.
 
     SQLite's busy handler sleeps and looks again, and whoever sleeps longest loses: one of four producers
     was seen to wait two seconds. The kernel queues instead. The lock is a courtesy: where it cannot be

@@ -78,7 +78,7 @@ def _names_somebody(data: object, depth: int) -> bool:
             if isinstance(value, (dict, list)):
                 if _names_somebody(value, depth - 1):
                     return True
-            elif value not in (None, "") and str(key).lower() in IDENTIFIERS:
+            elif str(key).lower() in IDENTIFIERS and value not in (None, ""):
                 return True
         return False
     return isinstance(data, list) and any(_names_somebody(item, depth - 1) for item in data)

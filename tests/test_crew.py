@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outboxd import crew
 from outboxd.crew import PERIOD, Crew
 from outboxd.event import Outcome, Verdict
 from tests.conftest import until
@@ -77,13 +78,16 @@ def test_who_is_at_a_job_goes_on_while_the_crew_stands(owner: Owner) -> None:
         owner.take_in(1)
 
 
-def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(owner: Owner) -> None:
+def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that computes would take the interpreter from whoever stands; one that waits for Brevo does not."""
-    begun, answered = Event(), Event()
+    begun, ended, answered = Event(), Event(), Event()
 
     def at_work() -> str:
         begun.set()
-        sum(range(100_000))  # less than a moment, and never a wait
+        sum(range(1_000_000))
+        ended.set()
         return "computed"
 
     def waiting() -> str:
@@ -93,8 +97,11 @@ def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(
 
     owner.crew.queue(at_work, owner.told.append)
     assert begun.wait(10)
-    with owner.crew.standing():
-        owner.take_in(1)
+    with monkeypatch.context() as patient:
+        patient.setattr(crew, "SETTLE", 10)  # however slow the machine is
+        with owner.crew.standing():
+            assert ended.is_set()
+    owner.take_in(1)
     begun.clear()
     owner.crew.queue(waiting, owner.told.append)
     assert begun.wait(10)

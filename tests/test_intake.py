@@ -174,6 +174,15 @@ LOOP: dict[str, Any] = {"id": 1}
 LOOP["self"] = LOOP
 
 
+class Array:
+    """As of numpy: it cannot be said whether one is equal to something."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("event", "data", "told", "hint"),
     [
@@ -185,6 +194,7 @@ LOOP["self"] = LOOP
         ("customer_created", {"id": None, "email": ""}, "neither a customer id nor an address", "id"),
         ("customer_created", {"id": 1, "note": SECRET * 20_000}, f"larger than {LIMIT // 1024} KiB", "alone"),
         ("customer_created", {"id": 1, "at": {SECRET}}, "JSON cannot say", "plain"),
+        ("customer_created", {"sizes": Array(), "id": 1}, "JSON cannot say", "plain"),
         ("customer_created", {"id": 1, SECRET: float("nan")}, "JSON cannot say", "plain"),
         ("customer_created", LOOP, "JSON cannot say", "plain"),
         ("customer_created", {"id": 1, SECRET: "\ud800"}, "half a character", None),

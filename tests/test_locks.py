@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Thread, active_count
 
 import pytest
 
 import outboxd
-from outboxd import locks
+from outboxd import database, locks
+from outboxd.clock import wall
 from outboxd.locks import turn
+from outboxd.outbox import Outbox
 from tests.conftest import until
 
 HOLD = """
@@ -92,6 +95,37 @@ def test_a_turn_that_comes_in_time_is_waited_for(db: Path, holder: subprocess.Po
     waiting.join()
     assert write(db, 2) == 2
     assert active_count() == threads
+
+
+def test_who_drains_waits_for_a_turn_like_any_other(db: Path) -> None:
+    with closing(Outbox(db, default_source="custom")) as outbox:
+        with turn(db):
+            draining = Thread(target=outbox.save_state, args=({"heartbeat": "late"}, wall()))
+            draining.start()
+            draining.join(0.1)
+            assert draining.is_alive()
+            assert outbox.state("heartbeat") is None
+        draining.join()
+        assert outbox.state("heartbeat") == "late"
+
+
+def test_what_waits_for_its_turn_while_the_outbox_is_put_aside_is_written_to_the_next_one(db: Path) -> None:
+    """As by a restore, which has the turn; the file that was opened before is nobody's any more."""
+    ids: list[int] = []
+    with turn(db):
+        writing = Thread(target=lambda: ids.append(write(db, 7)))
+        before = descriptors()
+        writing.start()
+        until(lambda: descriptors() == before + 4)  # the outbox, its log, their index, and the turn
+        for suffix in ("", "-wal", "-shm"):
+            if (file := Path(f"{db}{suffix}")).exists():
+                file.rename(f"{db}.aside{suffix}")
+        database.create(db)
+        database._migrate(db)  # as `migrate`, which takes the turn itself
+    writing.join()
+    with database.reading(db) as connection:
+        found = connection.execute("SELECT id FROM outbox").fetchall()
+    assert (ids, found) == ([1], [(1,)])
 
 
 def test_a_process_that_is_forked_off_meanwhile_does_not_keep_the_turn(

@@ -114,6 +114,7 @@ class Outbox:
         began, took = monotonic(), 0.0
         try:
             with self.quiet(), turn(self.path), self._engine.begin() as connection:
+                self._stay()
                 began = monotonic()
                 yield connection
             took = monotonic() - began
