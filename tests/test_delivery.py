@@ -126,6 +126,17 @@ def test_a_deletion_of_a_contact_that_brevo_lost_is_done(make_shop: MakeShop, be
 
 
 @pytest.mark.parametrize("behaviour", ["soft", "hard"])
+def test_a_proxy_that_knows_no_such_page_does_not_end_a_deletion(make_shop: MakeShop, behaviour: str) -> None:
+    """Nobody would look for the contact any more, which is there."""
+    shop = make_shop(options={"delete_behavior": behaviour})
+    shop.sent("created", **ANN)
+    shop.sandbox.faults.add(Fault(status=404, times=1, body="<html>Not here</html>"))
+    event = shop.sent("deleted", id=7)
+    assert (event["status"], event["last_error"]) == ("dead", "HTTP 404 without a JSON body")
+    assert shop.contact("ann@example.com")["emailBlacklisted"] is False
+
+
+@pytest.mark.parametrize("behaviour", ["soft", "hard"])
 def test_a_deletion_of_somebody_unknown_is_done_with_nothing_to_do(
     make_shop: MakeShop, behaviour: str
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from outboxd import database, intake, report
 from outboxd.event import Claim, Outcome, Result, Stamp, Verdict
 from outboxd.keys import address_key
-from outboxd.outbox import CHUNK, Admission, Outbox
+from outboxd.outbox import FOLDED, Admission, Outbox
 from tests.test_schema import assert_depth_is_right
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -130,12 +130,12 @@ def test_a_claim_holds_all_pending_events_of_each_of_its_customers(outbox: Outbo
     assert claim(outbox) == []
 
 
-def test_a_claim_never_holds_more_than_a_chunk(outbox: Outbox) -> None:
-    write(outbox, CHUNK + 50)
-    for _ in range(2):
+def test_a_claim_never_holds_more_of_a_customer_than_one_call_is_to_tell(outbox: Outbox) -> None:
+    write(outbox, FOLDED + 50)
+    for _ in range(5):
         outbox.admit([Admission(event, "5") for event in outbox.fresh()], NOON)
     (first,) = claim(outbox)
-    assert len(first.events) == CHUNK
+    assert len(first.events) == FOLDED
     end(outbox, first, DELIVERED)
     assert len(claim(outbox)[0].events) == 50
 

@@ -119,6 +119,21 @@ def test_a_connection_serves_the_next_call_whatever_was_answered(answer: bytes, 
     assert wire.connections == 1
 
 
+@pytest.mark.parametrize("answer", [FINE, b"HTTP/1.1 204 No Content\r\nsib-request-id: 7\r\n\r\n"])
+def test_an_answer_that_breaks_off_is_never_a_success(answer: bytes) -> None:
+    """Wherever it does: what was asked for may not have been done."""
+    statuses = set()
+    for end in range(len(answer)):
+        with wired([answer[:end]]) as wire:
+            statuses.add(brevo(wire.url).call("DELETE", "/contacts/7").status)
+    assert statuses == {0}
+
+
+def test_nothing_at_all_is_no_answer_unless_it_is_said_to_be_all() -> None:
+    with wired([b"HTTP/1.1 200 OK\r\n\r\n"]) as wire:
+        assert brevo(wire.url).call("DELETE", "/contacts/7").status == 0
+
+
 def test_an_answer_past_its_limit_costs_its_connection() -> None:
     """It is left where it stands; what is still to come must not be taken for the next answer."""
     with wired([FINE, FINE]) as wire:

@@ -60,6 +60,11 @@ class Answer:
         return self.is_settled or 200 <= self.status < 300
 
     @property
+    def says_gone(self) -> bool:
+        """Brevo does not have it; the 404 of a proxy has no code, and says nothing of Brevo."""
+        return self.status == 404 and self.code is not None
+
+    @property
     def says_address_taken(self) -> bool:
         """The contact exists: 409 by the specification, 400 in truth, under a code that changes."""
         return "email" in self.duplicates or (self.status == 409 and not self.duplicates)
@@ -77,7 +82,8 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
     """An answer as it came; `raw` None is a body past the size limit."""
     body, is_json = _parse(raw)
     request_id = _printable(headers.get("sib-request-id", ""))[:64] or None
-    if 300 <= status < 400 or (200 <= status < 300 and raw != b"" and not is_json):
+    is_empty = raw == b"" and (status == 204 or headers.get("content-length") == "0")
+    if 300 <= status < 400 or (200 <= status < 300 and not is_json and not is_empty):
         what = "a redirect" if status >= 300 else "something that is not JSON"
         return Answer(
             call,

@@ -223,7 +223,7 @@ class _Visit:
                 return replace(
                     answer, message="Brevo keeps the contact of the account's owner; it cannot be removed"
                 )
-        return _done(answer, "Brevo does not have the contact") if answer.status == 404 else answer
+        return _done(answer, "Brevo does not have the contact") if answer.says_gone else answer
 
     def _create(self, change: Upsert) -> Answer:
         self.holds = frozenset(change.complete)
@@ -280,7 +280,7 @@ class _Visit:
         if not answer.is_success:
             return answer
         gone = self._call("DELETE", contact_path(known_as))
-        return _done(gone, "") if gone.status == 404 else gone
+        return _done(gone, "") if gone.says_gone else gone
 
     def _made_it(self, change: Upsert) -> bool:
         """Whether an earlier attempt of ours, its answer lost, made the contact that is in the way."""

@@ -38,6 +38,7 @@ class _Reads(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
         self._deadline = deadline
+        self.is_in_head = True
 
     def readable(self) -> bool:
         return True
@@ -47,7 +48,10 @@ class _Reads(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the answer took too long")
         self._sock.settimeout(max(left, LEAST))
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        if count == 0 and self.is_in_head:
+            raise ConnectionError("the answer breaks off in its head")
+        return count
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -55,6 +59,18 @@ class _Reads(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+class _Response(HTTPResponse):
+    """http.client takes the end of the stream for the end of the head: a piece of one would be an answer."""
+
+    def __init__(self, reads: _Reads, method: str | None) -> None:
+        super().__init__(reads, method=method)  # type: ignore[arg-type]
+        self._reads = reads
+
+    def begin(self) -> None:
+        super().begin()
+        self._reads.is_in_head = False
 
 
 class _Deadlined:
@@ -83,10 +99,8 @@ class _Deadlined:
         data, self._head = self._head + data, b""
         super().send(data)  # type: ignore[misc]
 
-    def response_class(
-        self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any
-    ) -> HTTPResponse:
-        return HTTPResponse(_Reads(sock, self._deadline), method=method)  # type: ignore[arg-type]
+    def response_class(self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any) -> _Response:
+        return _Response(_Reads(sock, self._deadline), method)
 
 
 class _Connection(_Deadlined, HTTPConnection):  # type: ignore[misc]

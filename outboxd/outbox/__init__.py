@@ -28,13 +28,16 @@ from outboxd.outbox.customers import Admission
 from outboxd.outbox.notifications import Notices
 from outboxd.outbox.rows import at_once, event_of, execute, many
 
-__all__ = ["CHUNK", "Admission", "Outbox"]
+__all__ = ["CHUNK", "FOLDED", "Admission", "Outbox"]
 
 CHUNK = 50
 """Rows in one transaction: other writers wait for it to end."""
 
 IMPORTED = 200
 """And rows of an import: what it leaves goes in batches, which are to be full."""
+
+FOLDED = 200
+"""Events of one customer in a claim at most: they are one call, and calls are what is scarce."""
 
 NOTHING = Wanted()
 
@@ -218,7 +221,7 @@ class Outbox:
             for *head, key, has_more in connection.exec_driver_sql(statements.DUE_HEADS, values).all():
                 rows: list[Sequence[Any]] = [head]
                 if has_more:
-                    of_customer = {"key": key, "limit": CHUNK}
+                    of_customer = {"key": key, "limit": FOLDED}
                     pending = connection.exec_driver_sql(statements.PENDING_OF, of_customer)
                     rows.extend(row for row in pending if row[0] != head[0])
                 room -= len(rows)

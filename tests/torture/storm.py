@@ -207,6 +207,7 @@ class Storm:
         while True:
             until(lambda: self._leased() or monotonic() > give_up, 15)
             stopped.send(signal.SIGSTOP)
+            until(lambda: _has_stopped(stopped.process.pid))
             if left := self._can_write() and self._leased():
                 break
             stopped.send(signal.SIGCONT)
@@ -269,6 +270,11 @@ class Storm:
         """The heads that are leased, imports aside, and since when."""
         with database.reading(self.outbox) as connection:
             return set(connection.execute(LEASED).fetchall())
+
+
+def _has_stopped(process_id: int) -> bool:
+    """Whether it stands still: the signal is sent before it does."""
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def run(plan: Plan, directory: Path) -> dict[str, Any]:
