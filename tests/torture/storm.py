@@ -222,12 +222,16 @@ class Storm:
         until(lambda: not left & self._leased(), 180)  # a busy host makes for a blocked lane
         self.stood_still += 1
         stopped.send(signal.SIGCONT)
-        if guest is not None:  # whoever drains alone sees the imports of both through
-            for daemon in self.daemons:
-                daemon.send(signal.SIGTERM)
-            codes = [daemon.ended(40) for daemon in self.daemons]
-            assert codes == [0, 0], (codes, [daemon.words[-600:] for daemon in self.daemons])
-            self.daemons = [self._daemon()]
+        if guest is not None:
+            self.leave_one()
+
+    def leave_one(self) -> None:
+        """Whoever drains alone sees the imports of all others through, of those who were killed, too."""
+        for daemon in self.daemons:
+            daemon.ready().send(signal.SIGTERM)
+        codes = [daemon.ended(40) for daemon in self.daemons]
+        assert not any(codes), (codes, [daemon.words[-600:] for daemon in self.daemons])
+        self.daemons = [self._daemon()]
 
     def end(self) -> list[int]:
         """Let all of them stop in good order; the exit codes of the daemons."""
@@ -297,6 +301,8 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             storm.blows[blow]()
         codes = [each.ended(120) for each in (*storm.producers, storm.backfill)]
         written = monotonic() - started
+        if plan.daemons > 1:
+            storm.leave_one()
         storm.until_all_is_over(within=60 + total / 50)
         took = monotonic() - started
         exit_codes = storm.end()
