@@ -16,7 +16,7 @@ SETTLE = 0.001
 """Seconds in which some hand ends a job, unless all that have one wait for Brevo."""
 
 PATIENCE = 0.25
-"""Seconds after which a job begins though the crew stands, for the lock of somebody else it may be."""
+"""Seconds after which a job begins though the crew stands: it may stand for a lock that somebody else has."""
 
 PERIOD = 0.25
 """Seconds over which the rate is measured."""
@@ -73,7 +73,7 @@ class Crew:
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Let nobody begin a job while this lasts, or for PATIENCE; those who only compute end theirs before.
+        """Let nobody begin a job while this lasts, for PATIENCE at most; who only computes ends theirs first.
 
         For transactions: each of their statements would wait until every busy thread has had its turn with
         the interpreter, and so would whoever else wants to write to the file.

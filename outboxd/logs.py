@@ -11,7 +11,6 @@ LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.IN
 logger = logging.getLogger("outboxd")
 logger.addHandler(logging.NullHandler())  # embedded in another program, it is that one's to set up logs
 
-
 _UNLIKE_A_WORD = re.compile(r'[ "=]|^$')
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from threading import Thread
+
+from tests.loopback import serving
 
 
 @dataclass
@@ -37,15 +38,9 @@ def wired(answers: Sequence[bytes], context: ssl.SSLContext | None = None) -> It
                     wire.calls.append(pieces)
                     sock.sendall(left.pop(0))
 
-    server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    wire.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}/v3"
-    try:
+    with serving(ThreadingTCPServer(("127.0.0.1", 0), Handler)) as place:
+        wire.url = f"http{'s' if context else ''}://{place}/v3"
         yield wire
-    finally:
-        server.shutdown()
-        server.socket.close()
 
 
 def is_whole(call: bytes) -> bool:

@@ -17,7 +17,7 @@ last_error IS NOT NULL
 """
 """The columns of an event, in the order `event_of` takes them."""
 
-Write = tuple[str, Mapping[str, Any]]
+Write = tuple[str, dict[str, Any]]
 """A statement and its values, made before the transaction begins: others wait for it to end."""
 
 
@@ -59,7 +59,7 @@ def at_once(sql: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> list[
 def execute(connection: Connection, writes: Iterable[Write]) -> None:
     """Execute them in their order."""
     for sql, values in writes:
-        connection.exec_driver_sql(sql, dict(values))
+        connection.exec_driver_sql(sql, values)
 
 
 def many(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
