@@ -35,7 +35,7 @@ STATUS_EVERY = 10.0
 RING = 30.0
 """Seconds between two rings of the relay's bell that nobody has asked for."""
 
-LOOK = 2.0
+LOOK = 10.0
 """Seconds between two looks at the wall clock."""
 
 Received = SimpleQueue[int | None]

@@ -12,7 +12,7 @@ from outboxd.notices import BLOCKED, RESUMED
 from outboxd.outbox import Outbox
 from outboxd.pause import Pause
 
-EVERY = timedelta(seconds=10)
+EVERY = timedelta(seconds=30)
 
 
 class Heartbeat:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from outboxd import database, payload, topics
+from outboxd import database, payload, pool, topics
 from outboxd.clock import from_text, to_text, wall
 from outboxd.errors import EX_IO, EX_USAGE, EventError, IntakeError, NoOutboxError, OutboxdError
 from outboxd.locks import turn
@@ -108,10 +108,8 @@ def checked(
 def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], datetime] = wall) -> list[int]:
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
     while True:
-        file = database.identity(path)
-        connection = database.connect(path)  # before the turn: it takes half as long as the rest
         try:
-            with turn(path):
+            with pool.connection(path) as (connection, file), turn(path):
                 connection.execute("BEGIN IMMEDIATE")
                 if database.identity(path) != file:
                     continue  # what was opened was put aside meanwhile, and nobody would look there
@@ -121,8 +119,6 @@ def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], date
                 return ids
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
-        finally:
-            connection.close()  # what was not committed is rolled back
 
 
 def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:

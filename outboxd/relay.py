@@ -36,7 +36,7 @@ from outboxd.webhook import Webhook
 GATHER = 0.05
 """Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
-TICK = 5.0
+TICK = 10.0
 """Seconds a round may be put off at most, whatever the clocks say."""
 
 LEASE = 1.25

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
 
-CALM = 5.0
+CALM = 10.0
 """Seconds between two looks while nobody writes: hints can be missed, if by no way that is known."""
 
 POLL = 0.04

@@ -6,7 +6,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from outboxd import database
+from outboxd import database, pool
 from tests.shop import MakeShop, Shop, shops
 
 
@@ -17,6 +17,13 @@ def until(condition: Callable[[], object], within: float = 10.0) -> None:
         if monotonic() > give_up:
             pytest.fail(f"not true within {within} seconds")
         sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """A test's outboxes are gone when it ends: what is kept open of them would be in the way of the next."""
+    yield
+    pool.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from outboxd import app, database
+from outboxd import app, database, pool
 from outboxd.brevo.sandbox import Fault
 from outboxd.erase import Eraser, PutOffError
 from outboxd.locks import drainer
@@ -47,6 +47,7 @@ def operate(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def bytes_of(shop: Shop) -> bytes:
     """What stands in the file and its log. All of this process's connections to them must be closed."""
     shop.close()
+    pool.close()
     files = [shop.path, shop.path.with_name(shop.path.name + "-wal")]
     return b"".join(file.read_bytes() for file in files if file.exists()).lower()
 

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 import outboxd
-from outboxd import backup, database
+from outboxd import backup, database, pool
 from outboxd.brevo.sandbox import Sandbox
 from outboxd.errors import DatabaseError
 from tests.conftest import until
@@ -50,8 +50,12 @@ def fill(disk: Path) -> Path:
 
 
 def created(outbox: Path, number: int) -> int:
+    """As by a program that ends with that: nothing stays open."""
     data = {"id": number, "email": f"ann{number}@example.com"}
-    return outboxd.enqueue("customer_created", data, db=outbox)
+    try:
+        return outboxd.enqueue("customer_created", data, db=outbox)
+    finally:
+        pool.close()
 
 
 def outboxd_says(config: Path, *words: str) -> str:

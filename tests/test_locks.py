@@ -12,7 +12,7 @@ from threading import Thread, active_count
 import pytest
 
 import outboxd
-from outboxd import database, locks
+from outboxd import database, locks, pool
 from outboxd.clock import wall
 from outboxd.locks import turn
 from outboxd.outbox import Outbox
@@ -68,8 +68,10 @@ def test_who_waited_in_vain_does_not_wait_again_until_the_turn_has_come(
     before = descriptors()
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     assert write(db, 1) == 1
+    pool.close()
     monkeypatch.setattr(locks, "PATIENCE", 1e6)
     assert [write(db, number) for number in range(2, 50)] == list(range(2, 50))
+    pool.close()
     assert descriptors() == before + 1, "one thread waits, however many write"
     holder.kill()
     until(lambda: descriptors() == before)

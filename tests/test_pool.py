@@ -1,0 +1,151 @@
+"""The pool: a program's next event goes through the connection of its last one, where that is still right."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+import outboxd
+from outboxd import backup, database, pool
+from outboxd.errors import NoOutboxError
+
+opened: list[str] = []
+
+
+def listen(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "sqlite3.connect":
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(listen)
+
+
+@pytest.fixture(autouse=True)
+def _from_nothing() -> None:
+    opened.clear()
+
+
+def write(db: Path, number: int) -> int:
+    return outboxd.enqueue("customer_created", {"id": number}, db=db)
+
+
+def ids(db: Path) -> list[int]:
+    with database.reading(db) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM outbox ORDER BY id")]
+
+
+def open_files(db: Path) -> list[str]:
+    """What this process has open of an outbox, whatever was put aside or removed meanwhile."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return [told for link in links if link.is_symlink() and str(db) in (told := os.readlink(link))]
+
+
+def test_one_connection_does_for_all_events_of_a_program(db: Path) -> None:
+    opened.clear()
+    assert [write(db, number) for number in range(20)] == list(range(1, 21))
+    assert len(opened) == 1
+
+
+def test_an_outbox_that_takes_the_place_of_another_is_written_to(db: Path) -> None:
+    write(db, 1)
+    db.rename(f"{db}.aside")
+    database.migrate(db)
+    for number in (1, 2):
+        assert write(db, number) == number
+    assert ids(db) == [1, 2]
+    assert not [file for file in open_files(db) if "aside" in file]
+    with closing(sqlite3.connect(f"{db}.aside")) as aside:
+        assert aside.execute("SELECT count(*) FROM outbox").fetchall() in ([(0,)], [(1,)])
+
+
+def test_an_outbox_that_is_removed_is_missed_at_once(db: Path) -> None:
+    write(db, 1)
+    db.unlink()
+    with pytest.raises(NoOutboxError):
+        write(db, 2)
+    assert open_files(db) == []
+
+
+def test_a_log_that_is_not_the_one_at_its_place_is_not_written_to(db: Path) -> None:
+    """As where a program reads the outbox as a plain file: closing that drops all the locks it has there,
+    and the last other one to close the outbox folds the log into it and removes it.
+    """
+    write(db, 1)
+    db.read_bytes()
+    reader = f"import sqlite3; sqlite3.connect({str(db)!r}).execute('SELECT 1 FROM outbox')"
+    subprocess.run([sys.executable, "-c", reader], check=True)
+    assert not db.with_name("outbox.db-wal").exists()
+    assert write(db, 2) == 2
+    assert ids(db) == [1, 2]
+    pool.close()
+    assert ids(db) == [1, 2]
+    backup.check(db)
+
+
+def test_what_is_reached_by_two_names_is_kept_by_one(db: Path) -> None:
+    link = db.with_name("link.db")
+    link.symlink_to(db)
+    write(db, 1)
+    opened.clear()
+    assert write(link, 2) == 2
+    assert opened == []
+
+
+def test_a_connection_that_failed_is_not_kept(db: Path) -> None:
+    def never() -> object:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        outboxd.enqueue("customer_created", {"id": 1}, db=db, now=never)  # type: ignore[arg-type]
+    assert open_files(db) == []
+    assert write(db, 1) == 1
+
+
+def test_no_more_are_kept_than_write_at_once_nor_more_than_a_few(db: Path, tmp_path: Path) -> None:
+    threads = 2 * pool.MOST
+    barrier = Barrier(threads)
+
+    def work(number: int) -> int:
+        barrier.wait()
+        return write(db, number)
+
+    with ThreadPoolExecutor(threads) as workers:
+        assert sorted(workers.map(work, range(threads))) == list(range(1, threads + 1))
+    # SQLite itself keeps the outbox open until all locks of a process are gone, but no log.
+    assert 1 <= open_files(db).count(f"{db}-wal") <= pool.MOST
+    others = [tmp_path / f"{number}.db" for number in range(threads)]
+    for other in others:
+        database.migrate(other)
+        write(other, 1)
+    assert len([file for file in open_files(tmp_path) if file.endswith("-wal")]) == pool.MOST
+
+
+def test_nothing_is_open_across_a_fork(db: Path) -> None:
+    write(db, 1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if open_files(db) == [] and write(db, 2) == 2 else 1
+        finally:
+            pool.close()
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert write(db, 3) == 3
+    assert ids(db) == [1, 2, 3]
+    backup.check(db)
+
+
+def test_a_program_that_ends_folds_the_log_into_the_file(db: Path) -> None:
+    program = f"import outboxd; outboxd.enqueue('customer_created', {{'id': 1}}, db={str(db)!r})"
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not db.with_name("outbox.db-wal").exists()
+    assert ids(db) == [1]
