@@ -191,17 +191,22 @@ def check_revision(path: Path, found: str | None) -> None:
     )
 
 
-def engine(path: Path) -> Engine:
+def engine(path: Path, *, temp_store: str = "FILE") -> Engine:
     """A pool of writing connections: each transaction begins IMMEDIATE.
 
     A deferred transaction that turns to writing fails at once with "database is locked", whatever the
     time-out. The pool keeps a connection open, because the last one to close checkpoints the log.
+    `temp_store` MEMORY is for statements that write few rows: SQLite keeps what it would take one of them
+    back by, and would make a file for more than 64 kB of that while everybody waits for the lock.
     """
     from sqlalchemy import QueuePool, create_engine, event
 
-    made = create_engine(
-        "sqlite://", creator=lambda: connect(path), poolclass=QueuePool, pool_size=2, max_overflow=8
-    )
+    def creator() -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute(f"PRAGMA temp_store = {temp_store}")
+        return connection
+
+    made = create_engine("sqlite://", creator=creator, poolclass=QueuePool, pool_size=2, max_overflow=8)
 
     @event.listens_for(made, "begin")
     def begin(connection: Connection) -> None:

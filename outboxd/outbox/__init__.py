@@ -67,7 +67,7 @@ class Outbox:
         self.path = path
         self.default_source = default_source
         self._file = database.identity(path)
-        self._engine = database.engine(path)
+        self._engine = database.engine(path, temp_store="MEMORY")
         self._watch = database.connect(path, read_only=True)
         self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
@@ -319,8 +319,8 @@ class Outbox:
                 self.notices.shift(connection, now, told)
             else:
                 return
-            ids = json.dumps([row[0] for row in rows])
-            connection.exec_driver_sql(statements.SHIFT, {"ids": ids, "by": told})
+            for ids in _chunks([row[0] for row in rows]):  # what takes a statement back is kept in memory
+                connection.exec_driver_sql(statements.SHIFT, {"ids": json.dumps(ids), "by": told})
 
     def take_over(self, at: datetime) -> None:
         """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""

@@ -54,7 +54,7 @@ WHERE customer_key = :old AND status = 'pending' AND claimed_at IS NULL
 # Events that died for want of an address, once one is known.
 REVIVE_UNADDRESSED = f"""
 UPDATE outbox SET status = 'pending', finished_at = NULL, attempts = 0
-WHERE status = 'dead' AND dropped_at IS NULL AND customer_key = :key
+WHERE status = 'dead' AND dropped_at IS NULL AND customer_key IN (SELECT value FROM json_each(:keys))
   AND EXISTS (SELECT 1 FROM attempts WHERE event_id = outbox.id AND error_code = '{NO_ADDRESS}')
 """
 
@@ -113,8 +113,9 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
     owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
     execute(connection, at_once(OWN, owned))
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
-    for statement in (ABSORB, RETIRE, HAND_OVER, REVIVE_UNADDRESSED):
+    for statement in (ABSORB, RETIRE, HAND_OVER):
         many(connection, statement, merged)
+    execute(connection, revive_unaddressed(directory.merged.values()))
     return {event_id: directory.merged.get(key, key) for event_id, key in found.items()}
 
 
@@ -171,6 +172,12 @@ class _Directory:
             if is_free and owner != key:
                 self._by_address[source, address] = self.owned[source, address] = key
         return key
+
+
+def revive_unaddressed(keys: Iterable[str]) -> list[Write]:
+    """These customers' addresses are known now."""
+    found = sorted(set(keys))
+    return [(REVIVE_UNADDRESSED, {"keys": json.dumps(found)})] if found else []
 
 
 def remember(contacts: Iterable[Contact]) -> list[Write]:

@@ -58,8 +58,8 @@ def _purge(results: Sequence[Result]) -> list[Write]:
 
 def _revive(results: Sequence[Result]) -> list[Write]:
     """Events that died for want of the address that is known now."""
-    found = [r.contact.customer_key for r in results if r.contact.email and not r.claim.contact.email]
-    return [(customers.REVIVE_UNADDRESSED, {"key": key}) for key in found]
+    found = (r.contact.customer_key for r in results if r.contact.email and not r.claim.contact.email)
+    return customers.revive_unaddressed(found)
 
 
 def _turn(result: Result, now: datetime) -> dict[str, str]:

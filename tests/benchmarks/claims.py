@@ -10,7 +10,7 @@ from outboxd.event import Outcome, Result, Verdict
 from outboxd.outbox import CHUNK, Outbox
 from tests.benchmarks.figures import Figure, in_turns, ratio
 from tests.benchmarks.peers import PEERS
-from tests.benchmarks.rig import Rig
+from tests.benchmarks.rig import NUMBERS, Rig
 
 LEASE = timedelta(minutes=1)
 DELIVERED = Outcome(Verdict.DELIVERED, call="POST /contacts", http_status=201, calls=1)
@@ -23,19 +23,18 @@ def figures(rig: Rig) -> Iterator[Figure]:
     few, many = rig.pick(20_000, 200), rig.pick(1_000_000, 2000)
     rounds, size = rig.pick(41, 1), rig.pick(CHUNK, 10)
     floor = f"the same, {few:,} pending"
-    with ExitStack() as stack:
-        outboxes = [
-            stack.enter_context(closing(Outbox(rig.outbox(count, is_admitted=True), default_source="custom")))
-            for count in (few, many)
-        ]
-        small, large = in_turns([claiming(outbox, size) for outbox in outboxes], rounds)
-    yield Figure(
-        name=f"claim and record, {many:,} pending",
-        value=ratio(small, large),
-        floor=floor,
-        least=0.9,
-        note=f"{size} customers in {median(large) * 1000:.1f} ms, {median(small) * 1000:.1f} ms",
-    )
+    for numbers in NUMBERS:
+        with ExitStack() as stack:
+            paths = [rig.outbox(count, admitted=numbers) for count in (few, many)]
+            outboxes = [stack.enter_context(closing(Outbox(path, default_source="custom"))) for path in paths]
+            small, large = in_turns([claiming(outbox, size) for outbox in outboxes], rounds)
+        yield Figure(
+            name=f"claim and record, {many:,} pending, customers {numbers}",
+            value=ratio(small, large),
+            floor=floor,
+            least=0.9,
+            note=f"{size} customers in {median(large) * 1000:.1f} ms, {median(small) * 1000:.1f} ms",
+        )
     for peer in PEERS:
         if not peer.is_installed:
             yield Figure(name=peer.name, value=None, floor=floor, note="not installed")

@@ -18,11 +18,14 @@ SELECT 'customer_updated',
 FROM n
 """
 
-ADMIT_ALL = "UPDATE outbox SET customer_key = 'custom:' || id, is_head = 1"
+ADMIT_ALL = "UPDATE outbox SET customer_key = 'custom:' || ({number}), is_head = 1"
 KNOW_ALL = """
 INSERT INTO contacts (customer_key, source, customer_id)
-SELECT 'custom:' || id, 'custom', CAST(id AS TEXT) FROM outbox
+SELECT 'custom:' || ({number}), 'custom', CAST({number} AS TEXT) FROM outbox
 """
+
+NUMBERS = {"in order": "7000000000000 + id", "in no order": "7000000000000 + id * 7919 % 1000003"}
+"""The numbers of admitted customers, as long as Shopify's: who comes next has the next number, or any."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +46,30 @@ class Rig:
         made.mkdir()
         return made
 
-    def outbox(self, pending: int = 0, *, is_admitted: bool = False) -> Path:
-        """A new outbox with `pending` events, each of another customer; its directory is its own."""
+    def outbox(self, pending: int = 0, *, admitted: str | None = None) -> Path:
+        """A new outbox with `pending` events, each of another customer; its directory is its own.
+
+        They are admitted already if it is said how their customers are numbered: a key of NUMBERS.
+        """
         path = self.room("outbox") / "outbox.db"
         if not pending:
             database.migrate(path)
             return path
-        filled = self.directory / f"filled-{pending}-{'admitted' if is_admitted else 'fresh'}.db"
+        filled = self.directory / f"filled-{pending}-{admitted}.db"
         if not filled.exists():
-            fill(filled, pending, is_admitted=is_admitted)
+            fill(filled, pending, admitted)
         shutil.copyfile(filled, path)
         return path
 
 
-def fill(path: Path, pending: int, *, is_admitted: bool) -> None:
+def fill(path: Path, pending: int, admitted: str | None) -> None:
     """Make an outbox with so many pending events. It is one file then, fit to be copied."""
     database.migrate(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(FILL, {"count": pending})
-        if is_admitted:
-            connection.execute(KNOW_ALL)
-            connection.execute(ADMIT_ALL)
+        if admitted is not None:
+            connection.execute(KNOW_ALL.format(number=NUMBERS[admitted]))
+            connection.execute(ADMIT_ALL.format(number=NUMBERS[admitted]))
 
 
 def bare(path: Path) -> sqlite3.Connection:

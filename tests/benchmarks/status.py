@@ -25,11 +25,10 @@ def figures(rig: Rig) -> Iterator[Figure]:
     """A million pending events, some fresh and some admitted; ten thousand to compare with."""
     many, few = rig.pick(1_000_000, 2000), rig.pick(10_000, 200)
     rounds = rig.pick(21, 3)
-    for is_admitted in (False, True):
-        kind = "admitted" if is_admitted else "fresh"
-        large, small = rig.outbox(many, is_admitted=is_admitted), rig.outbox(few, is_admitted=is_admitted)
+    for kind, admitted in {"fresh": None, "admitted": "in order"}.items():
+        large, small = rig.outbox(many, admitted=admitted), rig.outbox(few, admitted=admitted)
         yield from inside(large, small, f"{many:,} {kind} events", few, rounds)
-        if not is_admitted:
+        if admitted is None:
             yield from command(large, rounds)
 
 
