@@ -191,19 +191,20 @@ def check_revision(path: Path, found: str | None) -> None:
     )
 
 
-def engine(path: Path, *, temp_store: str = "FILE") -> Engine:
+def engine(path: Path, *, spills: bool = True) -> Engine:
     """A pool of writing connections: each transaction begins IMMEDIATE.
 
     A deferred transaction that turns to writing fails at once with "database is locked", whatever the
     time-out. The pool keeps a connection open, because the last one to close checkpoints the log.
-    `temp_store` MEMORY is for statements that write few rows: SQLite keeps what it would take one of them
-    back by, and would make a file for more than 64 kB of that while everybody waits for the lock.
+    What a statement would be taken back by spills into a file of its own once that is 64 kB, while everybody
+    waits for the lock; where statements write few rows it need not.
     """
     from sqlalchemy import QueuePool, create_engine, event
 
     def creator() -> sqlite3.Connection:
         connection = connect(path)
-        connection.execute(f"PRAGMA temp_store = {temp_store}")
+        if not spills:
+            connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
     made = create_engine("sqlite://", creator=creator, poolclass=QueuePool, pool_size=2, max_overflow=8)

@@ -33,7 +33,7 @@ from outboxd.trouble import AGAIN
 from outboxd.wake import Wake
 from outboxd.webhook import Webhook
 
-GATHER = 0.05
+GATHER = 0.01
 """Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
 TICK = 10.0

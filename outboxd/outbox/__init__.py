@@ -67,7 +67,7 @@ class Outbox:
         self.path = path
         self.default_source = default_source
         self._file = database.identity(path)
-        self._engine = database.engine(path, temp_store="MEMORY")
+        self._engine = database.engine(path, spills=False)
         self._watch = database.connect(path, read_only=True)
         self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
