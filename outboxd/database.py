@@ -84,8 +84,13 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     from outboxd import place
 
     directory = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(directory) or (os.access(directory, os.X_OK) and not os.path.exists(path)):
+    if not os.path.isdir(directory):
+        return _homeless(directory)
+    if os.access(directory, os.X_OK) and not os.path.exists(path):
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
+    if os.path.isdir(path):
+        hint = f"name a file in it with `database:`, such as {os.path.join(path, 'outbox.db')}"
+        return DatabaseError(f"{os.fspath(path)} is a directory", hint=hint)
     if (fault := place.read_only(Path(directory))) is not None:
         return DatabaseError(fault.told, hint=fault.mend)
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK | os.X_OK):
@@ -122,6 +127,13 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
             f"{path} holds no outbox of this version", hint="create it with: outboxd migrate"
         )
     return DatabaseError(f"{path} cannot be used: {text}")
+
+
+def _homeless(directory: str | PathLike[str]) -> NoOutboxError:
+    return NoOutboxError(
+        f"the directory {directory} does not exist",
+        hint=f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {directory}",
+    )
 
 
 def _is_full(directory: str) -> bool:
@@ -223,10 +235,7 @@ def create(path: Path) -> None:
     except FileExistsError:
         return
     except FileNotFoundError as error:
-        raise NoOutboxError(
-            f"the directory {path.parent} does not exist",
-            hint=f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {path.parent}",
-        ) from error
+        raise _homeless(path.parent) from error
     except OSError as error:
         raise RightsError(
             f"{path} cannot be created: {error.strerror}",

@@ -97,7 +97,8 @@ class Errand:
         self._settled: list[Settled] = []
         self.calls = 0
         for event in claim.events:
-            spoken = _statement(event, plan, catalogue)
+            is_legible = claim.contact.is_legible
+            spoken = _statement(event, plan, catalogue) if is_legible else _illegible(claim.contact)
             if isinstance(spoken, Outcome):
                 self._outcomes[event.id] = spoken
             else:
@@ -214,6 +215,14 @@ def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | No
         )
     except EventError as error:
         return Outcome(Verdict.REFUSED, detail=reason(error))
+
+
+def _illegible(contact: Contact) -> Outcome:
+    detail = (
+        f"what is kept of customer {contact.customer_key} in the table contacts cannot be read: "
+        "another program wrote there; restore a backup or mend the row, and then: outboxd retry"
+    )
+    return Outcome(Verdict.REFUSED, detail=detail)
 
 
 def _as_found(contact: Contact, folded: Folded, found: Found) -> Contact:

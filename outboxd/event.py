@@ -132,7 +132,8 @@ class Contact:
 
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
     there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
-    `is_shared` says that another living customer has the same contact in Brevo.
+    `is_shared` says that another living customer has the same contact in Brevo. `is_legible` False: it cannot
+    be read what is known, and nothing may be built on what is left.
     """
 
     customer_key: str
@@ -149,6 +150,7 @@ class Contact:
     born_at: Stamp | None = None
     is_redacted: bool = False  # nothing of the customer may be kept, nor of what comes late
     is_shared: bool = False
+    is_legible: bool = True
 
     @property
     def is_alive(self) -> bool:

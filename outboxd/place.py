@@ -32,11 +32,13 @@ class Fault(NamedTuple):
 
 
 def faults(path: Path) -> list[Fault]:
-    """What is wrong around the outbox at `path`. It need not be there yet; without a directory, nothing."""
+    """What is wrong around the outbox at `path`. It need not be there yet; where no file can lie, nothing."""
     path = Path(os.path.realpath(path))
     try:
         directory = path.parent.stat()
     except OSError:
+        return []
+    if path.is_dir():
         return []
     if (fault := read_only(path.parent)) is not None:
         return [fault]

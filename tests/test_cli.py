@@ -218,6 +218,42 @@ def test_errors_are_text_with_a_hint_and_an_exit_code(
     assert "hint: create it with: outboxd migrate" in told
 
 
+@pytest.mark.parametrize("command", ["status", "migrate", "run", "check"])
+@pytest.mark.parametrize(
+    ("database", "told", "hint"),
+    [
+        (".", " is a directory", "name a file in it with `database:`, such as "),
+        ("no/outbox.db", "/no does not exist", "create it: sudo install -d -m 2770 "),
+    ],
+)
+def test_where_no_outbox_can_lie_is_told_alike_by_every_command(
+    command: str,
+    database: str,
+    told: str,
+    hint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    (tmp_path / "config.yaml").write_text(f"database: {database}\n")
+    assert cli.main([command, "--config", str(tmp_path / "config.yaml")]) != 0
+    output = "".join(capsys.readouterr())
+    assert told in output
+    assert hint in output
+    assert "in order" not in output
+    assert "rights" not in output
+
+
+def test_a_configuration_that_is_not_there_is_told_with_how_to_name_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", "--config", str(tmp_path / "nope.yaml")]) == 78
+    told = capsys.readouterr().err
+    assert "nope.yaml: No such file or directory" in told
+    assert "hint: name the file with --config, or with $OUTBOXD_CONFIG" in told
+
+
 @pytest.mark.parametrize("arguments", [["status", "--no-such"], ["nonsense"], ["retry"], ["show", "x"]])
 def test_wrong_usage_is_told_without_a_traceback(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outboxd import database, report, topics
+from outboxd.outbox import Outbox
 from tests.shop import Shop
 
 Value = tuple[str, Any]
@@ -97,3 +98,43 @@ def test_any_row_ends_delivered_or_dead_with_a_reason(
 ) -> None:
     told = end_of(shop, insert(shop, event=event, payload=payload, source=source, occurred_at=occurred_at))
     assert told["status"] == "delivered" or (told["status"] == "dead" and told["last_error"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("fields", "{garbage"),
+        ("fields", "[]"),
+        ("fields", '{"FIRSTNAME": 7}'),
+        ("fields", "[" * 100_000),
+        ("labels", b"\xff"),
+        ("labels", "5"),
+        ("email_at", "yesterday"),
+        ("consent_at", b"\x00"),
+    ],
+)
+def test_what_is_kept_of_one_customer_and_was_spoiled_holds_up_nobody_else(
+    shop: Shop, column: str, value: object
+) -> None:
+    for number in range(3):
+        shop.sent("created", id=number, email=f"ann{number}@example.com", firstName="Ann")
+    [(before,)] = shop.rows(f"SELECT {column} FROM contacts WHERE customer_id = '1'")
+
+    def put(value: object) -> None:
+        with closing(sqlite3.connect(shop.path)) as connection, connection:
+            connection.execute(f"UPDATE contacts SET {column} = ? WHERE customer_id = '1'", (value,))
+
+    put(value)
+    ids = [shop.enqueue("updated", id=number, firstName="Annabel") for number in range(3)]
+    shop.drain()
+    assert [shop.event(each)["status"] for each in ids] == ["delivered", "dead", "delivered"]
+    assert (
+        "what is kept of customer custom:1 in the table contacts cannot be read"
+        in (shop.event(ids[1])["last_error"])
+    )
+    assert shop.rows(f"SELECT {column} FROM contacts WHERE customer_id = '1'") == [(value,)]
+    put(before)
+    with closing(Outbox(shop.path, default_source="custom")) as outbox:
+        outbox.revive([ids[1]], shop.clock())
+    shop.drain()
+    assert [each["attributes"]["FIRSTNAME"] for each in shop.sandbox.contacts] == ["Annabel"] * 3

@@ -176,12 +176,15 @@ def test_an_empty_input_is_told(db: Path, given: str) -> None:
     assert "empty" in ran.stderr
 
 
-def test_a_missing_outbox_is_told_with_its_mend(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.db", tmp_path / "no" / "none.db"):
-        ran = intake(path, given=GOOD % 1)
-        assert ran.returncode == 66
-        assert "hint: create it with: outboxd migrate" in ran.stderr
-        assert not path.exists()
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [("none.db", "create it with: outboxd migrate"), ("no/none.db", "create it: sudo install -d -m 2770 ")],
+)
+def test_a_missing_outbox_is_told_with_its_mend(tmp_path: Path, name: str, mend: str) -> None:
+    ran = intake(tmp_path / name, given=GOOD % 1)
+    assert ran.returncode == 66
+    assert f"hint: {mend}" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_outbox_that_may_not_be_written_is_told_with_its_mend(db: Path) -> None:

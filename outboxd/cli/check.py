@@ -83,7 +83,7 @@ def _place(settings: Config) -> Iterator[Finding]:
     found = place.faults(settings.database)
     for fault in found:
         yield Finding(fault.what, False, fault.told, fault.mend)
-    if not found:
+    if not found and settings.database.parent.is_dir() and not settings.database.is_dir():
         yield Finding("place", True, f"rights, owner and room of {settings.database.parent} are in order")
 
 

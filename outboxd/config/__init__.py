@@ -37,6 +37,9 @@ __all__ = [
 LONGEST = 4096
 """Characters of a file that holds a key or a secret: it may be a device that never ends."""
 
+READABLE = "run it as a user who may read it, or with sudo"
+"""What helps where the rights of a file are in the way."""
+
 
 PLACES = (Path("config.yaml"), Path("/etc/outboxd/config.yaml"))
 """Where the configuration is looked for when nobody says where it is."""
@@ -62,7 +65,10 @@ def read(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or 'cannot be read'}"]) from error
+        hint = "name the file with --config, or with $OUTBOXD_CONFIG"
+        if isinstance(error, PermissionError):
+            hint = READABLE
+        raise ConfigError([f"{path}: {error.strerror or 'cannot be read'}"], hint=hint) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 text"]) from error
     config = parse(load(text, str(path)))
@@ -132,7 +138,7 @@ def _read(path: Path, what: str, hint: str | None = None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "not text"
         if isinstance(error, PermissionError):
-            hint = "run it as a user who may read it, or with sudo"
+            hint = READABLE
         raise ConfigError([f"{what} cannot be read from {path}: {told}"], hint=hint) from error
 
 

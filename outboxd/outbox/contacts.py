@@ -48,7 +48,15 @@ def rows(connection: Connection, keys: Collection[str]) -> dict[str, Sequence[An
 
 
 def contact(row: Sequence[Any]) -> Contact:
-    """The contact in a row of the table."""
+    """The contact in a row of the table; of one that another program spoiled only whose it is."""
+    try:
+        return _contact(row)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        key, source, customer_id, *_ = row
+        return Contact(customer_key=key, source=source, customer_id=customer_id, is_legible=False)
+
+
+def _contact(row: Sequence[Any]) -> Contact:
     key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
     consent_at, deleted_at, born_at, is_redacted, is_shared = rest
     return Contact(

@@ -68,11 +68,13 @@ def settle(connection: Connection, doubt: Doubt, now: datetime) -> bool:
     values = {"key": doubt.customer_key, "synced_at": doubt.synced_at, "ids": json.dumps(ids)}
     if connection.exec_driver_sql(STANDS, {**values, "size": len(ids)}).first() is None:
         return False
+    believed = contacts.load(connection, [doubt.customer_key])[doubt.customer_key]
+    if not believed.is_legible:
+        return False
     copies = {}
     for stamp in sorted(doubt.told, key=lambda stamp: stamp.event_id):
         copy = {"id": stamp.event_id, "at": to_text(stamp.at), "now": to_text(now)}
         copies[stamp.event_id] = int(connection.exec_driver_sql(TELL_AGAIN, copy).lastrowid)
-    believed = contacts.load(connection, [doubt.customer_key])[doubt.customer_key]
     execute(connection, contacts.save([_as_found(believed, doubt, copies)], now))
     return True
 
