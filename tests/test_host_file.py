@@ -69,9 +69,8 @@ def test_a_removed_outbox_is_told_waited_for_and_taken_up_when_it_is_made_anew(
         remove(daemon.database, *suffixes)
         daemon.says("salvaged")
         assert f'reason="{daemon.database} was removed while it was in use"' in daemon.words
-        daemon.says(
-            f'reason="there is no outbox at {daemon.database}" hint="create it with: outboxd migrate"'
-        )
+        missing = f'reason="there is no outbox at {daemon.database}" hint="create it with: outboxd migrate"'
+        daemon.says(missing)
         told = subprocess.run(
             [sys.executable, "-m", "outboxd", "status", "--config", str(config)],
             capture_output=True,
@@ -83,7 +82,7 @@ def test_a_removed_outbox_is_told_waited_for_and_taken_up_when_it_is_made_anew(
         daemon.says("unstuck")
         until(lambda: sandbox.contact("ann2@example.com"))
         until(lambda: daemon.status()["delivered"] == 1)
-        assert daemon.words.count("stuck reason") == 2
+        assert daemon.words.count(missing) == 1
         with Daemon(config) as second:
             assert second.ended() == 75
         daemon.send(signal.SIGTERM)
