@@ -19,7 +19,7 @@ from outboxd.crew import Crew
 from outboxd.delivery import ASIDE, Courier, Delivery
 from outboxd.errand import Plan
 from outboxd.errors import AdriftError
-from outboxd.event import Claim, Event, Outcome, Result, Verdict
+from outboxd.event import Claim, Outcome, Result, Verdict
 from outboxd.heartbeat import Heartbeat
 from outboxd.importing import Charge, Importing
 from outboxd.lane import Lane
@@ -28,6 +28,7 @@ from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
 from outboxd.prune import Pruner
+from outboxd.retry import scheduled
 from outboxd.salvage import leave
 from outboxd.trouble import AGAIN
 from outboxd.wake import Wake
@@ -102,8 +103,7 @@ class Relay:
         self._paces: Sequence[Pace] = ()
         self.is_drained = self.is_adrift = self._goes_together = False
         self.paused: Pause | None = None
-        self._is_draining = False
-        self._is_ending = self._is_wary = False
+        self._is_draining = self._is_ending = self._is_wary = self._is_left = False
         self._unrecorded: list[Result] = []
         self._heart = Heartbeat(outbox, courier.left, enabled=plan.enabled)
 
@@ -122,7 +122,7 @@ class Relay:
                 self._charge.trouble.tell(error)
                 self.is_adrift = True
                 self._delivery.halt()
-                leave(self._outbox, self._clock, self._charge.trouble, stopping.wait)
+                self._leave(stopping.wait)
                 self._crew.close(waits=True)  # what is in flight ends, unrecorded
                 return self.close()
             except Exception as error:  # the disk is full, the file is locked: it may mend
@@ -140,6 +140,8 @@ class Relay:
                 self._take_back(self._clock())
             except Exception as error:
                 self._charge.trouble.tell(error)
+                if isinstance(error, AdriftError):
+                    break
                 self.bell.wait(AGAIN)
             if self._crew.jobs:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
@@ -204,9 +206,16 @@ class Relay:
     def close(self) -> None:
         """Let the delivery threads and the database go."""
         self._crew.close()
+        self._leave(lambda _: True)
         self._wake.close()
         self._outbox.close()
         self._pruner.close()
+
+    def _leave(self, wait: Callable[[float], bool]) -> None:
+        """Once: nobody else may have what is open here any more."""
+        if not self._is_left:
+            self._is_left = True
+            leave(self._outbox, self._clock, self._charge.trouble, wait)
 
     # What others may ask of it: see importing.Crew.
 
@@ -347,17 +356,8 @@ class Relay:
             left_out = result.left_out.get(event.id, ())
             judged = seen[id(outcome)]
             told = replace(judged, warnings=(*judged.warnings, *left_out)) if left_out else judged
-            outcomes[event.id] = self._scheduled(event, told, now)
+            outcomes[event.id] = scheduled(event, told, self._plan.backoff, now, self._chance())
         return replace(result, outcomes=outcomes)
-
-    def _scheduled(self, event: Event, outcome: Outcome, now: datetime) -> Outcome:
-        backoff = self._plan.backoff
-        if outcome.verdict is not Verdict.RETRY:
-            return outcome
-        if event.attempts >= backoff.max_attempts:
-            detail = f"gave up after {event.attempts} attempts; the last one: {outcome.detail}"
-            return replace(outcome, verdict=Verdict.REFUSED, detail=detail)
-        return replace(outcome, retry_at=now + backoff.delay(event.attempts, self._chance()))
 
     # How long to rest.
 

@@ -41,7 +41,7 @@ def created(outbox: Path, number: int) -> int:
 
 def lost(outbox: Path) -> Path:
     """What was salvaged, which must be one file."""
-    [found] = outbox.parent.glob("outbox.db.lost-*")
+    [found] = outbox.parent.glob(f"{outbox.name}.lost-*")
     return found
 
 
@@ -236,6 +236,29 @@ def test_a_drain_ends_with_what_has_happened(shop: Shop) -> None:
     with pytest.raises(AdriftError, match="was removed while it was in use"):
         shop.drain()
     assert shop.calls == []
+
+
+def test_what_a_drain_loses_is_salvaged(shop: Shop) -> None:
+    shop.enqueue("created", id=1, email="ann@example.com")
+    remove(shop.path, "", "-wal", "-shm")
+    with pytest.raises(AdriftError):
+        shop.drain()
+    shop.close()
+    assert pending(lost(shop.path)) == [1]
+
+
+def test_what_is_lost_while_the_daemon_ends_is_salvaged(config: Path, tmp_path: Path) -> None:
+    with Sandbox(latency=timedelta(seconds=1)) as slow:
+        write_config(config, slow.url, brevo={"workers": 1})
+        with Daemon(config) as daemon:
+            for number in range(2):
+                created(daemon.ready().database, number)
+            until(lambda: slow.stats["under_way"] == 1)
+            daemon.send(signal.SIGTERM)
+            daemon.says("stopping")
+            remove(daemon.database, "", "-wal", "-shm")
+            assert daemon.ended() == 0
+    assert pending(lost(daemon.database)) == [0, 1]
 
 
 def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:

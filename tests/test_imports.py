@@ -19,7 +19,7 @@ HEIGHTS = (
     {"intake", "values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "errand", "heartbeat"},
-    {"admit", "announce", "delivery", "pace", "backfill", "webhook", "threshold"},
+    {"admit", "announce", "retry", "delivery", "pace", "backfill", "webhook", "threshold"},
     {"convoy", "crew", "draft", "notify", "erase"},
     {"importing", "verify", "preview", "explain"},
     {"clockwork"},
