@@ -203,19 +203,19 @@ def check_revision(path: Path, found: str | None) -> None:
     )
 
 
-def engine(path: Path, *, spills: bool = True) -> Engine:
+def engine(path: Path, *, journals_in_memory: bool = False) -> Engine:
     """A pool of writing connections: each transaction begins IMMEDIATE.
 
     A deferred transaction that turns to writing fails at once with "database is locked", whatever the
     time-out. The pool keeps a connection open, because the last one to close checkpoints the log.
-    What a statement would be taken back by spills into a file of its own once that is 64 kB, while everybody
-    waits for the lock; where statements write few rows it need not.
+    A statement's journal becomes a file once it is 64 kB, which is made and written while everybody waits for
+    the lock; where statements write few rows it may stay in memory, as sorters and temporary tables do then.
     """
     from sqlalchemy import QueuePool, create_engine, event
 
     def creator() -> sqlite3.Connection:
         connection = connect(path)
-        if not spills:
+        if journals_in_memory:
             connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 

@@ -96,8 +96,8 @@ class Errand:
         self._outcomes: dict[int, Outcome] = {}
         self._settled: list[Settled] = []
         self.calls = 0
+        is_legible = claim.contact.is_legible
         for event in claim.events:
-            is_legible = claim.contact.is_legible
             spoken = _statement(event, plan, catalogue) if is_legible else _illegible(claim.contact)
             if isinstance(spoken, Outcome):
                 self._outcomes[event.id] = spoken

@@ -54,7 +54,8 @@ def enqueue(
     (a sqlite3 connection, or a SQLAlchemy connection or session, to the outbox's database) the event joins
     the caller's transaction: it is committed and rolled back with it. Otherwise it is committed here, to
     `db`, $OUTBOXD_DATABASE or the default path. An `idempotency_key` that is known already writes nothing
-    and returns the id of the first event. Raises EventError, NoOutboxError, RightsError, DatabaseError.
+    and returns the id of the first event. Not for handlers of signals: what they interrupt may be this.
+    Raises EventError, NoOutboxError, RightsError, DatabaseError.
     """
     row = checked(event, data, source=source, occurred_at=occurred_at, idempotency_key=idempotency_key)
     if connection is None:
@@ -109,13 +110,12 @@ def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], date
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
     while True:
         try:
-            with pool.connection(path) as (connection, file), turn(path):
-                connection.execute("BEGIN IMMEDIATE")
-                if database.identity(path) != file:
-                    continue  # what was opened was put aside meanwhile, and nobody would look there
+            with pool.connection(path) as pooled, turn(path):
+                if not pooled.begin():
+                    continue  # what is open was put aside meanwhile
                 moment = to_text(now())
-                ids = [_insert(connection.execute, row, moment) for row in rows]
-                connection.execute("COMMIT")
+                ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
+                pooled.connection.execute("COMMIT")
                 return ids
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error

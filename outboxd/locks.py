@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 
 from outboxd.errors import HeldError, RightsError
 
@@ -61,6 +62,8 @@ _given_up: set[str] = set()
 else here waits for that one: they would only pile up behind it.
 """
 
+os.register_at_fork(after_in_child=_given_up.clear)  # such a thread stays behind
+
 
 @contextmanager
 def turn(database: str | PathLike[str]) -> Iterator[None]:
@@ -71,42 +74,44 @@ def turn(database: str | PathLike[str]) -> Iterator[None]:
     had, or not in time, SQLite's own keeps the data right.
     """
     path = f"{os.path.realpath(database)}.turn"
+    is_waited_for = os.path.exists(database) and path not in _given_up
     try:
-        descriptor = _open(path) if os.path.exists(database) and path not in _given_up else None
+        # An object: what Ctrl-C drops in here is closed, and the lock goes with it.
+        file = FileIO(path, "r+", opener=_open) if is_waited_for else None
     except OSError:
-        descriptor = None
-    if descriptor is None or not _comes(descriptor, path):
+        file = None
+    if file is None or not _comes(file, path):
         yield
         return
     try:
         yield
     finally:
-        _let_go(descriptor)
+        _let_go(file)
 
 
-def _comes(descriptor: int, path: str) -> bool:
-    """Wait for the lock; whether it came in time. If not, the descriptor is not the caller's any more.
+def _comes(file: FileIO, path: str) -> bool:
+    """Wait for the lock; whether it came in time. If not, the file is not the caller's any more.
 
     The kernel's queue knows no time-out, so another thread stands in it. To look again and again instead
     would keep somebody waiting ten times as long.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         pass
     except OSError:  # a file system without locks
-        os.close(descriptor)
+        file.close()
         return False
     came, answering = _thread.allocate_lock(), _thread.allocate_lock()
     came.acquire()
 
     def wait() -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         if answering.acquire(blocking=False):
             came.release()
         else:
-            _let_go(descriptor)
+            _let_go(file)
             _given_up.discard(path)
 
     def give_up() -> bool:
@@ -120,19 +125,19 @@ def _comes(descriptor: int, path: str) -> bool:
     try:
         _thread.start_new_thread(wait, ())
     except RuntimeError:  # no more threads
-        os.close(descriptor)
+        file.close()
         return False
     try:
         return came.acquire(timeout=PATIENCE) or not give_up()
     except BaseException:  # Ctrl-C
         if not give_up():
-            _let_go(descriptor)
+            _let_go(file)
         raise
 
 
-def _let_go(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that was forked off meanwhile, and has it too
-    os.close(descriptor)
+def _let_go(file: FileIO) -> None:
+    fcntl.flock(file, fcntl.LOCK_UN)  # also for a process that was forked off meanwhile, and has it too
+    file.close()
 
 
 @contextmanager
@@ -206,7 +211,7 @@ def _opened(path: str) -> int:
         ) from error
 
 
-def _open(path: str) -> int:
+def _open(path: str, _flags: int = 0) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,16 +1,16 @@
 """The pool: connections to outboxes that stay open from one event of a program to its next.
 
-To open one takes four times as long as to write an event, and others wait for whoever writes.
+To open one takes several times as long as to write an event, and others wait for whoever writes.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 from outboxd import database
 
@@ -22,54 +22,81 @@ if TYPE_CHECKING:
     """Which file lies at a path."""
 
 MOST = 4
-"""Connections that are kept, for as many threads that write at once; of several outboxes the latest."""
+"""Connections that are kept, for as many threads that write at once."""
 
-_idle: deque[tuple[str, File, File, sqlite3.Connection]] = deque()
-"""Of each its path, what lay there, what log lay beside it, and itself."""
+PATIENCE = 5.0
+"""Seconds that a fork waits for those who write, and who comes to write waits for a fork."""
+
+
+class Pooled:
+    """A connection to the outbox at a path, by which both are known to be one another's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = database.identity(path)
+        self._log: File = None
+        self.connection = database.connect(path)
+
+    def begin(self) -> bool:
+        """Begin a transaction; False if another file lies at the path, or another log beside it, than is open
+        here. Who wrote to that would write for nobody.
+        """
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._log = self._log or _log(self.path)  # by now there is one
+        return self.stands()
+
+    def stands(self) -> bool:
+        """As far as can be seen without a transaction."""
+        return (database.identity(self.path), _log(self.path)) == (self._file, self._log)
+
+
+_idle: deque[Pooled] = deque()
+_out: set[object] = set()
+_forks: list[None] = []
 
 
 @contextmanager
-def connection(path: str | PathLike[str]) -> Iterator[tuple[sqlite3.Connection, File]]:
-    """A connection to what lies at `path`, and which file that is, as `database.identity` tells it.
+def connection(path: str | PathLike[str]) -> Iterator[Pooled]:
+    """One to the outbox at `path`. Afterwards it is kept, unless that broke off or left a transaction open.
 
-    Afterwards it is kept, unless that broke off or left a transaction open. Raises as `database.connect`.
+    Raises as `database.connect`.
     """
-    name, file = os.path.realpath(path), database.identity(path)
-    taken = _take(name, file) or database.connect(path)
+    token = _enter()
     try:
-        yield taken, file
-    except BaseException:
-        taken.close()
-        raise
-    log = _log(name)
-    if taken.in_transaction or log is None:
-        return taken.close()
-    _idle.append((name, file, log, taken))
-    return close(MOST)
+        name = os.path.realpath(path)
+        taken = _take(name) or Pooled(name)
+        try:
+            yield taken
+        except BaseException:
+            taken.connection.close()
+            raise
+        if taken.connection.in_transaction:
+            taken.connection.close()
+        else:
+            _idle.append(taken)
+            close(MOST)
+    finally:
+        _out.discard(token)
 
 
-def _take(name: str, file: File) -> sqlite3.Connection | None:
-    """One that was kept. Another file may have taken the outbox's place meanwhile, or its log's: who wrote
-    to what was there before would write for nobody.
-    """
-    log = _log(name)
+def _take(path: str) -> Pooled | None:
     for _ in range(len(_idle)):
         try:
             kept = _idle.pop()
         except IndexError:  # another thread was faster
             break
-        if kept[:3] == (name, file, log):
-            return kept[3]
-        if kept[0] == name:
-            kept[3].close()
-        else:
+        if kept.path != path:
             _idle.appendleft(kept)
+        elif kept.stands():
+            return kept
+        else:
+            kept.connection.close()
     return None
 
 
-def _log(name: str) -> File:
+def _log(path: str) -> File:
     try:
-        found = os.stat(f"{name}-wal")
+        found = os.stat(f"{path}-wal")
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -79,11 +106,37 @@ def close(most: int = 0) -> None:
     """Keep so many, and let the others go."""
     while len(_idle) > most:
         try:
-            _idle.popleft()[3].close()
+            _idle.popleft().connection.close()
         except IndexError:
             return
 
 
-# SQLite takes its locks for those of a process: what is open across a fork is safe in neither of the two.
-os.register_at_fork(before=close)
+# SQLite takes its locks for those of a process: what is open across a fork is safe in neither of the two. So
+# nobody comes to write while one is under way, and it begins when nobody does.
+
+
+def _enter() -> object:
+    token, give_up = object(), monotonic() + PATIENCE
+    _out.add(token)
+    while _forks and monotonic() < give_up:
+        _out.discard(token)
+        sleep(0.001)
+        _out.add(token)
+    return token
+
+
+def _before_fork() -> None:
+    give_up = monotonic() + PATIENCE
+    _forks.append(None)
+    while _out and monotonic() < give_up:
+        sleep(0.001)
+    close()
+
+
+def _after_fork_in_child() -> None:
+    _forks.clear()
+    _out.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_forks.pop, after_in_child=_after_fork_in_child)
 atexit.register(close)

@@ -7,13 +7,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
 
 import pytest
 
 import outboxd
 from outboxd import backup, database, pool
 from outboxd.errors import NoOutboxError
+from tests.conftest import until
 
 opened: list[str] = []
 
@@ -24,11 +25,6 @@ def listen(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(listen)
-
-
-@pytest.fixture(autouse=True)
-def _from_nothing() -> None:
-    opened.clear()
 
 
 def write(db: Path, number: int) -> int:
@@ -88,6 +84,52 @@ def test_a_log_that_is_not_the_one_at_its_place_is_not_written_to(db: Path) -> N
     backup.check(db)
 
 
+STRANGER = """
+import sqlite3, sys
+from outboxd.locks import turn
+insert = "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')"
+def connection():
+    return sqlite3.connect(sys.argv[1], isolation_level=None)
+with turn(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+    last = connection()
+    last.execute(insert)
+    last.close()
+    stays = connection()
+    stays.execute(insert)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+"""Writes, in its turn, once as the last one to have the outbox open and once with a log of its own."""
+
+
+def test_a_log_that_is_made_anew_while_one_waits_for_the_turn_is_written_to(db: Path) -> None:
+    write(db, 1)
+    db.read_bytes()
+    command = [sys.executable, "-c", STRANGER, str(db)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "held\n"
+        found: list[int] = []
+        before = len(open_files(db))
+        waiting = Thread(target=lambda: found.append(write(db, 2)))
+        waiting.start()
+        until(lambda: len(open_files(db)) > before)  # the file of the turn
+        stranger.stdin.write("\n")
+        stranger.stdin.flush()
+        assert stranger.stdout.readline() == "done\n"
+        waiting.join()
+        assert found == [4]
+        assert write(db, 3) == 5
+        assert ids(db) == [1, 2, 3, 4, 5]
+        stranger.kill()
+    pool.close()
+    assert ids(db) == [1, 2, 3, 4, 5]
+    backup.check(db)
+
+
 def test_what_is_reached_by_two_names_is_kept_by_one(db: Path) -> None:
     link = db.with_name("link.db")
     link.symlink_to(db)
@@ -139,6 +181,36 @@ def test_nothing_is_open_across_a_fork(db: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert write(db, 3) == 3
     assert ids(db) == [1, 2, 3]
+    backup.check(db)
+
+
+def test_threads_that_write_lose_nothing_while_their_program_forks(db: Path) -> None:
+    stopping, written = Event(), list[int]()
+
+    def work(number: int) -> None:
+        while not stopping.is_set():
+            written.append(write(db, number))
+
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(3):
+            threads.submit(work, number)
+        until(lambda: len(written) > 3)
+        try:
+            for _ in range(20):
+                child = os.fork()
+                if child == 0:
+                    status = 1
+                    try:
+                        write(db, 7)
+                        status = 0
+                    finally:
+                        pool.close()
+                        os._exit(status)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            stopping.set()
+    assert len(ids(db)) == len(written) + 20
+    assert set(written) < set(ids(db))
     backup.check(db)
 
 

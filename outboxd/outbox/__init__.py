@@ -67,7 +67,7 @@ class Outbox:
         self.path = path
         self.default_source = default_source
         self._file = database.identity(path)
-        self._engine = database.engine(path, spills=False)
+        self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
         self._engine.connect().close()  # now, and kept: later another file may lie at the path
         self._rested_at = 0.0
@@ -319,7 +319,7 @@ class Outbox:
                 self.notices.shift(connection, now, told)
             else:
                 return
-            for ids in _chunks([row[0] for row in rows]):  # what takes a statement back is kept in memory
+            for ids in _chunks([row[0] for row in rows]):  # the journal of each statement is in memory
                 connection.exec_driver_sql(statements.SHIFT, {"ids": json.dumps(ids), "by": told})
 
     def take_over(self, at: datetime) -> None:
