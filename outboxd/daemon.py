@@ -30,7 +30,7 @@ STOP_WITHIN = timedelta(seconds=25)
 LIVELY = 60.0
 """Seconds since its last round after which the relay is not taken for alive."""
 
-STATUS_EVERY = 10.0
+STATUS_EVERY = 30.0
 
 RING = 30.0
 """Seconds between two rings of the relay's bell that nobody has asked for."""
@@ -199,8 +199,8 @@ def _schedule_signs(
 ) -> None:
     """Wake the relay now and then, and give systemd signs of life."""
 
-    def tick() -> None:
-        """A safety net under every other wake-up."""
+    def ring() -> None:
+        """A safety net under every other wake-up, should the relay misjudge how long to rest."""
         relay().bell.set()
 
     def watchdog() -> None:
@@ -213,7 +213,7 @@ def _schedule_signs(
         except OutboxdError as error:  # of which the relay tells the log
             notify(f"STATUS={error}")
 
-    scheduler.add_job(tick, "interval", seconds=RING, id="tick")
+    scheduler.add_job(ring, "interval", seconds=RING, id="ring")
     if os.environ.get("NOTIFY_SOCKET"):
         scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:

@@ -84,13 +84,10 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     from outboxd import place
 
     directory = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(directory):
-        return _homeless(directory)
+    if (fault := place.impossible(Path(path))) is not None:
+        return NoOutboxError(fault.told, hint=fault.mend)
     if os.access(directory, os.X_OK) and not os.path.exists(path):
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
-    if os.path.isdir(path):
-        hint = f"name a file in it with `database:`, such as {os.path.join(path, 'outbox.db')}"
-        return DatabaseError(f"{os.fspath(path)} is a directory", hint=hint)
     if (fault := place.read_only(Path(directory))) is not None:
         return DatabaseError(fault.told, hint=fault.mend)
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK | os.X_OK):
@@ -127,13 +124,6 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
             f"{path} holds no outbox of this version", hint="create it with: outboxd migrate"
         )
     return DatabaseError(f"{path} cannot be used: {text}")
-
-
-def _homeless(directory: str | PathLike[str]) -> NoOutboxError:
-    return NoOutboxError(
-        f"the directory {directory} does not exist",
-        hint=f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {directory}",
-    )
 
 
 def _is_full(directory: str) -> bool:
@@ -234,9 +224,9 @@ def create(path: Path) -> None:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except FileExistsError:
         return
-    except FileNotFoundError as error:
-        raise _homeless(path.parent) from error
     except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise unusable(path, error) from error
         raise RightsError(
             f"{path} cannot be created: {error.strerror}",
             hint=f"give this user write access to {path.parent}",

@@ -220,7 +220,7 @@ def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | No
 def _illegible(contact: Contact) -> Outcome:
     detail = (
         f"what is kept of customer {contact.customer_key} in the table contacts cannot be read: "
-        "another program wrote there; restore a backup or mend the row, and then: outboxd retry"
+        "another program wrote there; restore a backup or mend the row, and then: outboxd retry --dead"
     )
     return Outcome(Verdict.REFUSED, detail=detail)
 

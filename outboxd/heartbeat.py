@@ -12,7 +12,8 @@ from outboxd.notices import BLOCKED, RESUMED
 from outboxd.outbox import Outbox
 from outboxd.pause import Pause
 
-EVERY = timedelta(seconds=30)
+EVERY = timedelta(seconds=25)
+"""At the least; at the most the rest between two rounds longer."""
 
 
 class Heartbeat:

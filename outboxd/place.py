@@ -23,7 +23,7 @@ SHARED = stat.S_IRWXG | stat.S_ISGID
 class Fault(NamedTuple):
     """Something that is wrong with the place, and the command that mends it.
 
-    `what` is rights, owner or disk.
+    `what` is place, rights, owner or disk.
     """
 
     what: str
@@ -32,13 +32,13 @@ class Fault(NamedTuple):
 
 
 def faults(path: Path) -> list[Fault]:
-    """What is wrong around the outbox at `path`. It need not be there yet; where no file can lie, nothing."""
+    """What is wrong around the outbox at `path`. It need not be there yet."""
     path = Path(os.path.realpath(path))
+    if (fault := impossible(path)) is not None:
+        return [fault]
     try:
         directory = path.parent.stat()
     except OSError:
-        return []
-    if path.is_dir():
         return []
     if (fault := read_only(path.parent)) is not None:
         return [fault]
@@ -47,6 +47,21 @@ def faults(path: Path) -> list[Fault]:
         *(fault for suffix in SUFFIXES for fault in _file(Path(f"{path}{suffix}"), directory, suffix)),
         *_room(path.parent),
     ]
+
+
+def impossible(path: Path) -> Fault | None:
+    """No outbox can lie at `path`, whoever comes."""
+    directory = path.absolute().parent
+    if directory.exists() and not directory.is_dir():
+        mend = f"name a place in a directory with `database:`, such as {directory.parent / 'outbox.db'}"
+        return Fault("place", f"{directory} is a file", mend)
+    if not directory.exists():
+        mend = f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {quote(str(directory))}"
+        return Fault("place", f"the directory {directory} does not exist", mend)
+    if path.is_dir():
+        mend = f"name a file in it with `database:`, such as {path / 'outbox.db'}"
+        return Fault("place", f"{path} is a directory", mend)
+    return None
 
 
 def in_the_way(path: Path) -> Fault | None:

@@ -29,13 +29,13 @@ PATIENCE = 5.0
 
 
 class Pooled:
-    """A connection to the outbox at a path, by which both are known to be one another's."""
+    """A connection to an outbox, which knows the files that it has open. `path` is without links."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, given: str | PathLike[str]) -> None:
         self.path = path
         self._file = database.identity(path)
         self._log: File = None
-        self.connection = database.connect(path)
+        self.connection = database.connect(given)
 
     def begin(self) -> bool:
         """Begin a transaction; False if another file lies at the path, or another log beside it, than is open
@@ -64,7 +64,7 @@ def connection(path: str | PathLike[str]) -> Iterator[Pooled]:
     token = _enter()
     try:
         name = os.path.realpath(path)
-        taken = _take(name) or Pooled(name)
+        taken = _take(name) or Pooled(name, path)
         try:
             yield taken
         except BaseException:

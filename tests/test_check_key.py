@@ -69,7 +69,7 @@ def test_a_wrong_key_is_replaced_where_it_was_found(
 
 def test_a_credential_that_systemd_did_not_hand_over_is_read_by_hand(shop: Shop, tmp_path: Path) -> None:
     mend = fault(shop, tmp_path, api_key_credential="brevo-api-key")[2]
-    assert "sudo CREDENTIALS_DIRECTORY=/etc/outboxd outboxd check" in mend
+    assert "sudo CREDENTIALS_DIRECTORY=/etc/outboxd outboxd " in mend
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,11 @@ def test_errors_are_text_with_a_hint_and_an_exit_code(
     ("database", "told", "hint"),
     [
         (".", " is a directory", "name a file in it with `database:`, such as "),
+        (
+            "config.yaml/x.db",
+            "config.yaml is a file",
+            "name a place in a directory with `database:`, such as ",
+        ),
         ("no/outbox.db", "/no does not exist", "create it: sudo install -d -m 2770 "),
     ],
 )
@@ -237,7 +242,7 @@ def test_where_no_outbox_can_lie_is_told_alike_by_every_command(
 ) -> None:
     monkeypatch.setenv("BREVO_API_KEY", KEY)
     (tmp_path / "config.yaml").write_text(f"database: {database}\n")
-    assert cli.main([command, "--config", str(tmp_path / "config.yaml")]) != 0
+    assert cli.main([command, "--config", str(tmp_path / "config.yaml")]) == (1 if command == "check" else 66)
     output = "".join(capsys.readouterr())
     assert told in output
     assert hint in output

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outboxd import database, report, topics
+from outboxd.brevo.sandbox import Fault
 from outboxd.outbox import Outbox
 from tests.shop import Shop
 
@@ -111,6 +112,10 @@ def test_any_row_ends_delivered_or_dead_with_a_reason(
         ("labels", "5"),
         ("email_at", "yesterday"),
         ("consent_at", b"\x00"),
+        ("source", b"\xff"),
+        ("customer_id", b"1"),
+        ("email", b"ann1@example.com"),
+        ("synced_email", b"ann1@example.com"),
     ],
 )
 def test_what_is_kept_of_one_customer_and_was_spoiled_holds_up_nobody_else(
@@ -118,11 +123,11 @@ def test_what_is_kept_of_one_customer_and_was_spoiled_holds_up_nobody_else(
 ) -> None:
     for number in range(3):
         shop.sent("created", id=number, email=f"ann{number}@example.com", firstName="Ann")
-    [(before,)] = shop.rows(f"SELECT {column} FROM contacts WHERE customer_id = '1'")
+    [(before,)] = shop.rows(f"SELECT {column} FROM contacts WHERE customer_key = 'custom:1'")
 
     def put(value: object) -> None:
         with closing(sqlite3.connect(shop.path)) as connection, connection:
-            connection.execute(f"UPDATE contacts SET {column} = ? WHERE customer_id = '1'", (value,))
+            connection.execute(f"UPDATE contacts SET {column} = ? WHERE customer_key = 'custom:1'", (value,))
 
     put(value)
     ids = [shop.enqueue("updated", id=number, firstName="Annabel") for number in range(3)]
@@ -132,9 +137,21 @@ def test_what_is_kept_of_one_customer_and_was_spoiled_holds_up_nobody_else(
         "what is kept of customer custom:1 in the table contacts cannot be read"
         in (shop.event(ids[1])["last_error"])
     )
-    assert shop.rows(f"SELECT {column} FROM contacts WHERE customer_id = '1'") == [(value,)]
+    assert shop.rows(f"SELECT {column} FROM contacts WHERE customer_key = 'custom:1'") == [(value,)]
     put(before)
     with closing(Outbox(shop.path, default_source="custom")) as outbox:
         outbox.revive([ids[1]], shop.clock())
     shop.drain()
     assert [each["attributes"]["FIRSTNAME"] for each in shop.sandbox.contacts] == ["Annabel"] * 3
+
+
+def test_a_customer_of_whom_nothing_is_kept_any_more_holds_up_nobody_else(shop: Shop) -> None:
+    shop.sandbox.faults.add(Fault(status=503))
+    ids = [shop.enqueue("created", id=number, email=f"ann{number}@example.com") for number in range(3)]
+    shop.drain()
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.execute("DELETE FROM contacts WHERE customer_key = 'custom:1'")
+    shop.sandbox.faults.clear()
+    shop.later(minutes=5)
+    shop.drain()
+    assert [shop.event(each)["status"] for each in ids] == ["delivered", "dead", "delivered"]

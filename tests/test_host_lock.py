@@ -14,6 +14,7 @@ import pytest
 from outboxd import database, locks
 from outboxd.brevo.sandbox import Sandbox
 from outboxd.errors import DatabaseError, HeldError
+from outboxd.heartbeat import EVERY
 from outboxd.outbox.pruning import Pruning
 from tests.conftest import until
 from tests.processes import write_config
@@ -63,7 +64,7 @@ def test_a_lock_that_is_held_for_long_is_told_once_and_waited_for(
         shop.insert("customer_updated", {"id": 1, "email": "ann@example.com", "firstName": "Ann"})
         with held(shop.path):
             until(lambda: "stuck" in caplog.text or shop.status()["delivered"] == 2)
-            shop.later(seconds=31)  # at the latest the heartbeat meets it
+            shop.later(seconds=EVERY.total_seconds() + 1)  # at the latest the heartbeat meets it
             shop.relay.bell.set()
             until(lambda: "stuck" in caplog.text)
             before = shop.relay.lively_at

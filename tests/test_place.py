@@ -40,8 +40,16 @@ def test_a_fresh_outbox_has_no_fault(db: Path) -> None:
     assert place.faults(db) == []
 
 
-def test_where_there_is_no_directory_there_is_nothing_to_say(tmp_path: Path) -> None:
-    assert place.faults(tmp_path / "no" / "outbox.db") == []
+def test_where_there_is_no_directory_nothing_else_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, told in (
+        ("no/outbox.db", "no does not exist"),
+        ("file/outbox.db", "file is a file"),
+        (".", "is a directory"),
+    ):
+        [fault] = place.faults(tmp_path / name)
+        assert fault.what == "place"
+        assert told in fault.told
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o2777, 0o2730, 0o777])

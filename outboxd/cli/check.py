@@ -83,11 +83,13 @@ def _place(settings: Config) -> Iterator[Finding]:
     found = place.faults(settings.database)
     for fault in found:
         yield Finding(fault.what, False, fault.told, fault.mend)
-    if not found and settings.database.parent.is_dir() and not settings.database.is_dir():
+    if not found:
         yield Finding("place", True, f"rights, owner and room of {settings.database.parent} are in order")
 
 
 def _database(settings: Config) -> Iterator[Finding]:
+    if place.impossible(settings.database) is not None:
+        return  # it is told
     try:
         with database.reading(settings.database) as connection:
             found = database.revision(connection)

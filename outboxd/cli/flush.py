@@ -10,7 +10,7 @@ from outboxd import app, clock, config, database, report
 from outboxd.cli.options import config_option
 from outboxd.errors import EX_TEMPORARY
 
-LIVELY = timedelta(minutes=1)
+LIVELY = timedelta(minutes=2)
 """How old the heartbeat of a daemon that runs can be."""
 
 

@@ -65,7 +65,7 @@ def status(
     \b
     pending, due, in_flight, retrying, dead   a number: pending>1000
     oldest       age of the oldest pending event: oldest>15m (ms, s, m, h, d)
-    heartbeat    since the daemon's last sign of life: heartbeat>1m
+    heartbeat    since the daemon's last sign of life: heartbeat>2m
     latency      95th percentile of the last hour: latency>30s
     error_rate   failed attempts of the last hour: error_rate>5%
     lane         running, waiting, blocked, paused, disabled: lane!=running
@@ -75,7 +75,7 @@ def status(
       outboxd status
       outboxd status --watch
       outboxd status --json | jq .pending
-      outboxd status --fail-if 'dead>0' --fail-if 'heartbeat>1m' --warn-if 'oldest>15m'
+      outboxd status --fail-if 'dead>0' --fail-if 'heartbeat>2m' --warn-if 'oldest>15m'
 
     Exit codes: 0 shown; 66 there is no outbox. With thresholds those of Nagios instead: 0 OK, none is met;
     1 WARNING, a --warn-if is met; 2 CRITICAL, a --fail-if is met; 3 UNKNOWN, whatever keeps it from an

@@ -89,7 +89,7 @@ def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:
             raise ConfigError(
                 ["brevo.api_key_credential is set, but systemd handed over no credentials"],
                 hint=f"add LoadCredential={settings.api_key_credential}:/path/of/key to the unit; "
-                "by hand: sudo CREDENTIALS_DIRECTORY=/etc/outboxd outboxd check",
+                "by hand: sudo CREDENTIALS_DIRECTORY=/etc/outboxd outboxd …",
             )
         return _key_in(Path(directory) / settings.api_key_credential, settings)
     if settings.api_key_file is not None:

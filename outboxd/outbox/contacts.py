@@ -42,9 +42,12 @@ def load(connection: Connection, keys: Collection[str]) -> dict[str, Contact]:
 
 
 def rows(connection: Connection, keys: Collection[str]) -> dict[str, Sequence[Any]]:
-    """As `load`, as they stand in the table: `contact` is made of one once the transaction is over."""
+    """As `load`, as they stand in the table: `contact` is made of one once the transaction is over.
+
+    Of one that another program removed there is but the key.
+    """
     found = connection.exec_driver_sql(CONTACTS, {"keys": json.dumps(list(keys))}).all()
-    return {row[0]: row for row in found}
+    return {key: (key, "", None) for key in keys} | {row[0]: row for row in found}
 
 
 def contact(row: Sequence[Any]) -> Contact:
@@ -52,13 +55,16 @@ def contact(row: Sequence[Any]) -> Contact:
     try:
         return _contact(row)
     except (ValueError, TypeError, AttributeError, RecursionError):
-        key, source, customer_id, *_ = row
-        return Contact(customer_key=key, source=source, customer_id=customer_id, is_legible=False)
+        return Contact(customer_key=row[0], source=str(row[1]), is_legible=False)
 
 
 def _contact(row: Sequence[Any]) -> Contact:
     key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
     consent_at, deleted_at, born_at, is_redacted, is_shared = rest
+    if not isinstance(source, str) or any(
+        isinstance(each, bytes) for each in (customer_id, email, synced_email)
+    ):
+        raise TypeError
     return Contact(
         customer_key=key,
         source=source,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from outboxd.errors import DatabaseError
 from outboxd.event import Register, Stamp
 
 CHUNK = 1000
@@ -95,6 +96,17 @@ def _rows(connection: sqlite3.Connection, sql: str, **values: Any) -> list[dict[
 
 
 def _believed(row: Mapping[str, Any]) -> Believed:
+    try:
+        return _read(row)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DatabaseError(
+            f"what is kept of customer {row['customer_key']} in the table contacts cannot be read: "
+            "another program wrote there",
+            hint="restore a backup, or mend the row",
+        ) from error
+
+
+def _read(row: Mapping[str, Any]) -> Believed:
     def stamp(name: str) -> Stamp | None:
         return Stamp.parse(row[name]) if row[name] else None
 

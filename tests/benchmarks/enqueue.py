@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import outboxd
-from outboxd import database, intake
+from outboxd import database, intake, pool
 from tests.benchmarks.figures import Figure, in_turns, ratio
 from tests.benchmarks.peers import PAYLOAD, PEERS, Peer
 from tests.benchmarks.rig import Rig, bare, customer
@@ -29,12 +29,14 @@ def single(rig: Rig) -> Iterator[Figure]:
     the file open all the time, as the daemon has.
     """
     rounds = rig.pick(2001, 21)
-    ours, floor, whole, opening = (rig.outbox() for _ in range(4))
+    ours, floor, first, opening, following, open_raw = (rig.outbox() for _ in range(6))
     with (
         closing(database.connect(ours)) as connection,
         closing(bare(floor)) as raw,
-        closing(bare(whole)),
+        closing(bare(first)),
         closing(bare(opening)),
+        closing(bare(following)),
+        closing(bare(open_raw)) as other_raw,
     ):
         opened, inserted = in_turns(
             [
@@ -43,18 +45,21 @@ def single(rig: Rig) -> Iterator[Figure]:
             ],
             rounds,
         )
-        wrote, anew = in_turns(
+        wrote, anew = in_turns([lambda: _enqueue_first(first), lambda: _insert_anew(opening)], rounds)
+        wrote_next, inserted_next = in_turns(
             [
-                lambda: outboxd.enqueue("customer_updated", customer(5), db=whole),
-                lambda: _insert_anew(opening),
+                lambda: outboxd.enqueue("customer_updated", customer(5), db=following),
+                lambda: other_raw.execute(INSERT, (json.dumps(customer(5)),)),
             ],
             rounds,
         )
     yield _single(
         "enqueue, open connection", opened, inserted, "raw INSERT and COMMIT, same table", least=0.85
     )
-    yield _single("enqueue(db=…)", wrote, anew, "raw: open, INSERT, COMMIT, close", least=0.85)
-    yield _single("the same", wrote, inserted, "raw INSERT and COMMIT, open connection")
+    yield _single("enqueue(db=…), a first event", wrote, anew, "raw: open, INSERT, COMMIT, close", least=0.85)
+    yield _single(
+        "enqueue(db=…), the next one", wrote_next, inserted_next, "raw INSERT and COMMIT, open connection"
+    )
     for peer in PEERS:
         yield by_peer(rig, peer, rounds)
 
@@ -79,6 +84,11 @@ def _single(
     ours, theirs = median(took), median(floor)
     note = f"{ours * 1e6:,.0f} µs against {theirs * 1e6:,.0f} µs"
     return Figure(name=name, value=theirs / ours, floor=what, least=least, note=note)
+
+
+def _enqueue_first(path: Path) -> None:
+    outboxd.enqueue("customer_updated", customer(5), db=path)
+    pool.close()
 
 
 def _insert_anew(path: Path) -> None:
