@@ -18,7 +18,7 @@ def figures(rig: Rig) -> Iterator[Figure]:
     many, few = rig.pick(1_000_000, 2000), rig.pick(10_000, 200)
     empty, some, full = [], [], []
     with brevo() as stand_in:
-        for _ in range(rig.pick(3, 1)):
+        for _ in range(rig.pick(5, 1)):
             empty.append(peak(rig.outbox(), stand_in, rig))
             some.append(peak(rig.outbox(few), stand_in, rig))
             full.append(peak(rig.outbox(many), stand_in, rig))
