@@ -81,6 +81,11 @@ SOUND = {
 }
 """What the figures must be."""
 
+IMPORTED = """
+SELECT count(*) FROM outbox
+WHERE status = 'pending' AND customer_key IN (SELECT customer_key FROM import_rows)
+"""
+
 LEASED = """
 SELECT id, claimed_at FROM outbox
 WHERE is_head = 1 AND claimed_at IS NOT NULL AND customer_key NOT IN (SELECT customer_key FROM import_rows)
@@ -153,8 +158,10 @@ class Storm:
         }
 
     def until_finished(self, events: int, within: float) -> None:
-        """Wait until so many events are over."""
-        self._until(lambda now: now["delivered"] + now["dead"] >= events, within)
+        """Wait until so many events are over, or in an import: if one of several daemons is killed, its import is
+        seen through by the next one that is alone.
+        """
+        self._until(lambda now: now["delivered"] + now["dead"] + self._imported() >= events, within)
 
     def until_all_is_over(self, within: float) -> None:
         """Wait until no event is pending: a producer that was killed may have written some of its twice."""
@@ -269,6 +276,10 @@ class Storm:
             return True
         except sqlite3.OperationalError:
             return False
+
+    def _imported(self) -> int:
+        with database.reading(self.outbox) as connection:
+            return int(connection.execute(IMPORTED).fetchone()[0])
 
     def _leased(self) -> set[tuple[int, str]]:
         """The heads that are leased, imports aside, and since when."""
