@@ -61,8 +61,9 @@ def connection(path: str | PathLike[str]) -> Iterator[Pooled]:
 
     Raises as `database.connect`.
     """
-    token = _enter()
+    token = object()
     try:
+        _enter(token)
         name = os.path.realpath(path)
         taken = _take(name) or Pooled(name, path)
         try:
@@ -115,14 +116,13 @@ def close(most: int = 0) -> None:
 # nobody comes to write while one is under way, and it begins when nobody does.
 
 
-def _enter() -> object:
-    token, give_up = object(), monotonic() + PATIENCE
+def _enter(token: object) -> None:
+    give_up = monotonic() + PATIENCE
     _out.add(token)
     while _forks and monotonic() < give_up:
         _out.discard(token)
         sleep(0.001)
         _out.add(token)
-    return token
 
 
 def _before_fork() -> None:

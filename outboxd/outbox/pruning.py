@@ -16,6 +16,7 @@ from typing import Any
 
 from outboxd import database
 from outboxd.clock import to_text
+from outboxd.locks import turn
 from outboxd.retention import Retention
 
 ROWS = 200
@@ -25,7 +26,7 @@ BUDGET = 0.002
 """Seconds after which a transaction takes on no more; then it commits, which takes as long again."""
 
 REST = 0.001
-"""Seconds after each transaction in which others may write."""
+"""Seconds after each transaction in which others may write, and as long as it took."""
 
 SPARE = 256
 """Free pages that are always kept for what comes next; of a large file, one in twenty."""
@@ -197,14 +198,16 @@ class Pruning:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            with turn(self._path):
+                began = monotonic()
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
         except sqlite3.Error as error:
             raise database.unusable(self._path, error) from error
-        sleep(REST)
+        sleep(max(REST, monotonic() - began))

@@ -158,8 +158,9 @@ class Storm:
         }
 
     def until_finished(self, events: int, within: float) -> None:
-        """Wait until so many events are over, or in an import: if one of several daemons is killed, its import is
-        seen through by the next one that is alone.
+        """Wait until so many events are over, or in an import.
+
+        That of a daemon which was killed, one of several, is seen through by the next one that is alone.
         """
         self._until(lambda now: now["delivered"] + now["dead"] + self._imported() >= events, within)
 
