@@ -86,11 +86,12 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     directory = os.path.dirname(os.path.abspath(path))
     if (fault := place.impossible(Path(path))) is not None:
         return NoOutboxError(fault.told, hint=fault.mend)
-    if os.access(directory, os.X_OK) and not os.path.exists(path):
+    is_open = os.access(directory, os.X_OK)
+    if is_open and not os.path.exists(path):
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
-    if (fault := place.read_only(Path(directory))) is not None:
+    if is_open and (fault := place.read_only(Path(directory))) is not None:
         return DatabaseError(fault.told, hint=fault.mend)
-    if not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK | os.X_OK):
+    if not is_open or not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK):
         return RightsError(
             f"this user may not write to {path} and its directory",
             hint=f"join the group that owns {directory}: sudo usermod -aG outboxd $USER, then log in again",
@@ -224,9 +225,9 @@ def create(path: Path) -> None:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except FileExistsError:
         return
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise unusable(path, error) from error
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise unusable(path, error) from error
         raise RightsError(
             f"{path} cannot be created: {error.strerror}",
             hint=f"give this user write access to {path.parent}",

@@ -52,13 +52,17 @@ def faults(path: Path) -> list[Fault]:
 def impossible(path: Path) -> Fault | None:
     """No outbox can lie at `path`, whoever comes."""
     directory = path.absolute().parent
-    if directory.exists() and not directory.is_dir():
-        mend = f"name a place in a directory with `database:`, such as {directory.parent / 'outbox.db'}"
-        return Fault("place", f"{directory} is a file", mend)
-    if not directory.exists():
+    try:
+        found = directory.stat()
+    except (FileNotFoundError, NotADirectoryError):
         mend = f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {quote(str(directory))}"
         return Fault("place", f"the directory {directory} does not exist", mend)
-    if path.is_dir():
+    except OSError:
+        return None  # this user may not look there
+    if not stat.S_ISDIR(found.st_mode):
+        mend = f"name a place in a directory with `database:`, such as {directory.parent / 'outbox.db'}"
+        return Fault("place", f"{directory} is a file", mend)
+    if os.path.isdir(path):
         mend = f"name a file in it with `database:`, such as {path / 'outbox.db'}"
         return Fault("place", f"{path} is a directory", mend)
     return None

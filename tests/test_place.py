@@ -156,3 +156,31 @@ def test_a_disk_that_is_full_is_not_taken_for_a_broken_one(db: Path) -> None:
     told = database.unusable(db, sqlite3.OperationalError("database or disk is full"))
     assert "disk that holds" in str(told)
     assert "is full" not in str(database.unusable(db, sqlite3.OperationalError("disk I/O error")))
+
+
+CLOSED = """
+import os, sys
+from outboxd import database, place
+from outboxd.errors import RightsError
+os.setgroups([])
+os.setuid(65534)
+for path in sys.argv[1:]:
+    try:
+        database.connect(path)
+    except RightsError as error:
+        print(error, error.hint)
+"""
+"""As somebody who may not even look; what is to be imported is read before."""
+
+
+@needs_users
+def test_who_may_not_even_look_is_told_so_wherever_the_outbox_is_said_to_lie(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "there").mkdir()
+    places = [tmp_path / name for name in ("outbox.db", "there/outbox.db", "nowhere/outbox.db")]
+    told = subprocess.run([sys.executable, "-c", CLOSED, *places], capture_output=True, text=True, timeout=60)
+    assert told.stderr == ""
+    for path, line in zip(places, told.stdout.splitlines(), strict=True):
+        assert line.startswith(
+            f"this user may not write to {path} and its directory join the group that owns"
+        )

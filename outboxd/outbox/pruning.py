@@ -199,8 +199,8 @@ class Pruning:
     def _transaction(self) -> Iterator[None]:
         try:
             with turn(self._path):
-                began = monotonic()
                 self._connection.execute("BEGIN IMMEDIATE")
+                began = monotonic()
                 try:
                     yield
                     self._connection.execute("COMMIT")
