@@ -6,6 +6,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 from socket import create_server
+from threading import Event, Thread
 from time import monotonic
 
 import pytest
@@ -79,6 +80,30 @@ def test_a_body_that_nobody_takes_in_ends_at_the_deadline() -> None:
         client = brevo(f"http://127.0.0.1:{deaf.getsockname()[1]}/v3", seconds=0.3)
         assert client.call("POST", "/contacts/import", b" " * (1 << 26)).status == 0
         assert monotonic() - started < 3
+
+
+def test_each_call_over_one_connection_has_a_deadline_of_its_own() -> None:
+    """However long or short the one before it was."""
+    over = Event()
+
+    def answer() -> None:
+        peer, _ = server.accept()
+        with peer:
+            for wait in (0.0, 0.5, 0.0, 10.0):
+                peer.recv(1 << 16)
+                over.wait(wait)
+                peer.sendall(FINE)
+
+    with create_server(("127.0.0.1", 0)) as server:
+        answering = Thread(target=answer)
+        answering.start()
+        client = brevo(f"http://127.0.0.1:{server.getsockname()[1]}/v3", seconds=10)
+        for seconds, status in ((0.3, 201), (10, 201), (10, 201), (0.3, 0)):
+            started = monotonic()
+            assert client.call("GET", "/account", give_up=started + seconds).status == status
+            assert monotonic() - started < 5
+        over.set()
+        answering.join()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate")

@@ -19,6 +19,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 LEAST = 0.001
 """Seconds: a time-out of zero would mean "do not wait" to a socket."""
 
+SLACK = 0.01
+"""By how much of itself a time-out may be off before it is set anew."""
+
 
 class Allowance(float):
     """The seconds that a call may take from now `until` a moment of the monotonic clock."""
@@ -31,24 +34,52 @@ class Allowance(float):
         return made
 
 
+class _Timed:
+    """A connected socket, none of whose waits outlasts the call by more than SLACK.
+
+    Whoever uses it sets its time-out before each wait, and each setting is a system call, at which the
+    interpreter may turn to another thread. Here it is set when what is left comes to something else.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timeout = 0.0
+        self.until = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def settimeout(self, _: float | None) -> None:
+        """Nothing: `until` says how long there is."""
+
+    def expect(self, too_late: str) -> None:
+        """Let the next wait last for what is left of the call; TimeoutError if that is nothing."""
+        left = self.until - monotonic()
+        if left <= 0:
+            raise TimeoutError(too_late)
+        if abs(self._timeout - left) > left * SLACK:
+            self._timeout = max(left, LEAST)
+            self._sock.settimeout(self._timeout)
+
+    def sendall(self, data: bytes) -> None:
+        self.expect("it is too late to send this")
+        self._sock.sendall(data)
+
+
 class _Reads(io.RawIOBase):
     """A socket's bytes, none of them after the deadline; http.client takes it for the socket itself."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: _Timed) -> None:
         self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
-        self._deadline = deadline
         self.is_in_head = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        self._sock.settimeout(max(left, LEAST))
-        count = self._raw.readinto(buffer)
+        self._sock.expect("the answer took too long")
+        count: int | None = self._raw.readinto(buffer)
         if count == 0 and self.is_in_head:
             raise ConnectionError("the answer breaks off in its head")
         return count
@@ -77,12 +108,16 @@ class _Deadlined:
     """Mixed into a connection: its time-out is an Allowance, and nothing comes or goes after its end."""
 
     timeout: Allowance
-    sock: socket.socket | None
-    _deadline: float
+    sock: Any
+    _until: float
     _head: bytes | None
 
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock = _Timed(self.sock)
+
     def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
-        self._deadline = self.timeout.until
+        self._until = self.timeout.until
         self._head = None if body else b""
         super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
 
@@ -91,16 +126,13 @@ class _Deadlined:
             self._head = data
             return
         if self.sock is None:
-            self.connect()  # type: ignore[attr-defined]
-        if monotonic() > self._deadline:
-            raise TimeoutError("it is too late to send this")
-        if self.sock is not None:
-            self.sock.settimeout(max(self._deadline - monotonic(), LEAST))
+            self.connect()
+        self.sock.until = self._until
         data, self._head = self._head + data, b""
         super().send(data)  # type: ignore[misc]
 
-    def response_class(self, sock: socket.socket, *_: Any, method: str | None = None, **__: Any) -> _Response:
-        return _Response(_Reads(sock, self._deadline), method)
+    def response_class(self, sock: _Timed, *_: Any, method: str | None = None, **__: Any) -> _Response:
+        return _Response(_Reads(sock), method)
 
 
 class _Connection(_Deadlined, HTTPConnection):  # type: ignore[misc]
