@@ -32,10 +32,10 @@ LIVELY = 60.0
 
 STATUS_EVERY = 30.0
 
-RING = 30.0
+RING = 300.0
 """Seconds between two rings of the relay's bell that nobody has asked for."""
 
-LOOK = 10.0
+LOOK = 30.0
 """Seconds between two looks at the wall clock."""
 
 Received = SimpleQueue[int | None]

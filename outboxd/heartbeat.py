@@ -12,7 +12,7 @@ from outboxd.notices import BLOCKED, RESUMED
 from outboxd.outbox import Outbox
 from outboxd.pause import Pause
 
-EVERY = timedelta(seconds=25)
+EVERY = timedelta(seconds=50)
 """At the least; at the most the rest between two rounds longer."""
 
 

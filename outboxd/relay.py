@@ -37,7 +37,7 @@ from outboxd.webhook import Webhook
 GATHER = 0.01
 """Seconds for which deliveries that end wait for others to end, so that one transaction records them all."""
 
-TICK = 10.0
+TICK = 30.0
 """Seconds a round may be put off at most, whatever the clocks say."""
 
 LEASE = 1.25
@@ -113,8 +113,8 @@ class Relay:
         """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
         while not stopping.is_set():
             try:
-                self._charge.check()
                 seen = self._wake.seen()
+                self._charge.check()
                 pause = self.step()
                 self._charge.trouble.over()
                 self._sleep(pause, seen)

@@ -16,18 +16,22 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
 
-CALM = 10.0
+CALM = 30.0
 """Seconds between two looks while nobody writes: hints can be missed, if by no way that is known."""
 
 POLL = 0.04
 """Seconds between two looks without inotify."""
 
-EAGER = (*(0.00025,) * 8, *(0.001 * 2**number for number in range(11)))
+EAGER = (*(0.00025,) * 8, *(0.001 * 4**number for number in range(6)))
 """Seconds between the looks after a hint: most commits follow within a millisecond, others later."""
 
 IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_IGNORED = 0x2, 0x4, 0x800, 0x8000
-WATCHED = {"": IN_ATTRIB | IN_MOVE_SELF, "-wal": IN_MODIFY}
+IN_GONE = IN_ATTRIB | IN_MOVE_SELF
+WATCHED = {"": IN_GONE, "-wal": IN_MODIFY}
 """What there is a hint of: that the database was removed or put aside, and that its log is written to."""
+
+LOCKS = (".daemon", ".drainers")
+"""Whoever removes these lets others in; not all that drain have both."""
 
 EVENT = struct.Struct("iIII")
 
@@ -70,6 +74,7 @@ class Hints:
 
     def __init__(self, path: Path) -> None:
         self._files = {os.fsencode(f"{path}{suffix}"): mask for suffix, mask in WATCHED.items()}
+        self._locks = [os.fsencode(f"{path}{suffix}") for suffix in LOCKS]
         self._libc = ctypes.CDLL(None)
         has_inotify = hasattr(self._libc, "inotify_init1")
         self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC) if has_inotify else -1
@@ -83,18 +88,23 @@ class Hints:
         if not self._are_watched and self._descriptor >= 0:
             add = self._libc.inotify_add_watch
             self._are_watched = all(add(self._descriptor, *each) >= 0 for each in self._files.items())
+            for lock in self._locks:
+                add(self._descriptor, lock, IN_GONE)
         return self._are_watched
 
-    def take(self) -> None:
-        """Take those in that came."""
+    def take(self) -> bool:
+        """Take those in that came; whether a file was removed, or may have been."""
+        is_gone = False
         try:
             told = os.read(self._descriptor, 16384)
         except BlockingIOError:
-            return
+            return False
         while told:
             _, mask, _, length = EVENT.unpack_from(told)
             self._are_watched = self._are_watched and not mask & IN_IGNORED
+            is_gone = is_gone or bool(mask & IN_GONE)
             told = told[EVENT.size + length :]
+        return is_gone
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -122,7 +132,9 @@ class Wake:
         return self._version()
 
     def rest(self, seconds: float, seen: int) -> None:
-        """Until the bell rings, a commit makes the version another one than `seen`, or the time is over."""
+        """Until the bell rings, a commit makes the version another one than `seen`, a file that must stay is
+        gone, or the time is over.
+        """
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0 and self._version() == seen:
             pause = min(left, next(self._pauses), CALM if self._hints.will_come() else POLL)
@@ -133,8 +145,9 @@ class Wake:
             if self.bell.fileno() in told:
                 return
             if self._hints.fileno() in told:
-                self._hints.take()
                 self._pauses = chain(EAGER, repeat(CALM))
+                if self._hints.take():
+                    return
 
     def close(self) -> None:
         self.bell.close()

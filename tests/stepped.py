@@ -1,7 +1,8 @@
 """`python -m tests.stepped run …`: outboxd, its wall clock ahead by the seconds in the file $CLOCK_AHEAD.
 
 The clock of the host cannot be set for a test. Whoever asks Python for the time of day, the scheduler's own
-library included, gets the stepped one; the monotonic clock, timeouts and files go on as ever.
+library included, gets the stepped one; the monotonic clock, timeouts and files go on as ever. The daemon
+looks at it every second.
 """
 
 import datetime
@@ -40,6 +41,8 @@ if __name__ == "__main__":
     datetime.datetime = Stepped  # type: ignore[misc]
     time.time = lambda: real_time() + ahead()
 
+    from outboxd import daemon, relay
     from outboxd.cli import main
 
+    daemon.LOOK = relay.TICK = 1.0  # who waits for a test is not to wait for half a minute
     sys.exit(main())

@@ -177,7 +177,7 @@ def test_rate_limits_are_those_of_the_daemon_with_what_is_left(make_shop: MakeSh
     shop = make_shop(brevo={"requests_per_second": 50, "requests_per_hour": 1000})
     assert not [name for name in look(shop) if "rate_limit" in name]
     shop.sent("created", id=1, email="mara@example.com")
-    shop.later(seconds=30)
+    shop.later(seconds=60)
     shop.relay.step()
     found = look(shop)
     assert found["outboxd_rate_limit_calls,period=1"] == 50

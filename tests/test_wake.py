@@ -13,6 +13,7 @@ from time import monotonic
 import pytest
 
 from outboxd import database
+from outboxd.locks import drainer
 from outboxd.wake import Bell, Hints, Wake
 
 LONG = 20.0
@@ -111,6 +112,18 @@ def test_what_is_written_and_not_committed_ends_no_rest(wake: Wake, path: Path) 
         assert wake.seen() == seen
         connection.execute("COMMIT")
     assert rested(wake, seen) < LONG
+
+
+@pytest.mark.parametrize("file", ["", ".daemon", ".drainers"])
+def test_what_must_stay_and_is_removed_ends_the_rest(
+    monkeypatch: pytest.MonkeyPatch, path: Path, watched: sqlite3.Connection, file: str
+) -> None:
+    monkeypatch.setattr("outboxd.wake.CALM", 1000)
+    with drainer(path, who="a test", shared=False), closing(Wake(path, lambda: version(watched))) as wake:
+        seen = wake.seen()
+        wake.rest(0.01, seen)
+        path.with_name(path.name + file).unlink()
+        assert rested(wake, seen) < LONG
 
 
 def test_a_log_that_is_made_anew_is_watched_anew(path: Path) -> None:
