@@ -2,9 +2,10 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from time import monotonic, process_time
@@ -12,13 +13,16 @@ from typing import Any
 
 import requests
 
-from tests.benchmarks.daemons import TOGETHER, delivered, draining, processor_seconds
+from outboxd.brevo.client import Brevo
+from outboxd.brevo.limiter import Limiter
+from tests.benchmarks.daemons import TOGETHER, configured, delivered, draining, processor_seconds
 from tests.benchmarks.figures import Figure, ratio
 from tests.benchmarks.rig import Rig, bare, customer, write
 from tests.benchmarks.stand_in import brevo
 from tests.processes import Daemon
 
-LATENCY, WORKERS = 0.05, 16
+LATENCY, WORKERS, HANDS = 0.05, 16, 8
+"""Seconds until an answer; the workers where it takes that long, and where it takes none (the default)."""
 
 TABLE = """
 CREATE TABLE jobs (
@@ -74,19 +78,29 @@ def burst(daemon: Daemon, events: int, number: int, version: int = 0) -> float:
 
 
 def unhindered(rig: Rig) -> Iterator[Figure]:
-    """At 0 ms: one call an event, and a hundred events a call."""
+    """At 0 ms: one call an event, and a hundred events a call; and what bounds the first of them."""
     events, rounds = rig.pick(3000, 100), rig.pick(3, 1)
-    ours, naive, together = [], [], []
+    ours, naive, together, calling, two = [], [], [], [], []
     spent: list[tuple[float, float]] = []
     with brevo() as stand_in:
         ceiling = stand_in.ceiling()
-        with draining(rig.outbox(), stand_in) as alone, draining(rig.outbox(), stand_in, **TOGETHER) as other:
+        shared = configured(rig.outbox(), stand_in)
+        with (
+            draining(rig.outbox(), stand_in) as alone,
+            draining(rig.outbox(), stand_in, **TOGETHER) as other,
+            Daemon(shared, "--shared") as first,
+            Daemon(shared, "--shared") as second,
+        ):
+            first.ready()
+            second.ready()
             for number in range(rounds):
                 here, there = process_time(), processor_seconds(alone.process.pid)
                 naive.append(naive_loop(rig.room("naive") / "jobs.db", stand_in.url, events))
                 here = process_time() - here
                 ours.append(burst(alone, events, number))
                 spent.append((processor_seconds(alone.process.pid) - there, here))
+                calling.append(calls_alone(stand_in.url, events))
+                two.append(burst(first, events, number))
                 burst(other, events, number)  # from here on Brevo has them
                 stand_in.calls()
                 together.append(burst(other, events, number, version=1))
@@ -106,11 +120,44 @@ def unhindered(rig: Rig) -> Iterator[Figure]:
         note="{:.2f} ms an event, the loop {:.2f} ms".format(*milliseconds),
     )
     yield Figure(
+        name="the same, the calls alone",
+        value=ratio(calling, naive),
+        floor="naive loop",
+        note=f"outboxd's client in {HANDS} threads, nothing read, nothing recorded",
+    )
+    yield Figure(
+        name="the same, two daemons that share an outbox",
+        value=ratio(two, naive),
+        floor="naive loop",
+        note=f"{median(two):,.0f} a second",
+    )
+    yield Figure(
         name="the same, hybrid, known customers",
         value=ratio(together, naive),
         floor="naive loop",
         note=f"{median(together):,.0f} a second, {events:,} events in {calls:,} calls",
     )
+
+
+def calls_alone(url: str, events: int) -> float:
+    """The calls a second of outboxd's own client, from as many threads as a daemon has workers."""
+    limiter = Limiter([(1_000_000, 1.0)])
+    client = Brevo(base_url=url, api_key="xkeysib-sandbox", limiter=limiter, timeout=timedelta(seconds=10))
+
+    def call(number: int) -> None:
+        told = customer(number)
+        attributes = {"FIRSTNAME": told["firstName"]}
+        client.call("POST", "/contacts", {"email": told["email"], "attributes": attributes})
+
+    return in_threads(HANDS, call, events)
+
+
+def in_threads(count: int, call: Callable[[int], None], events: int) -> float:
+    """How many of `call` so many threads do in a second."""
+    with ThreadPoolExecutor(count) as pool:
+        started = monotonic()
+        list(pool.map(call, range(events)))
+        return events / (monotonic() - started)
 
 
 def waiting(rig: Rig) -> Iterator[Figure]:
@@ -154,7 +201,4 @@ def bare_threads(url: str, events: int) -> float:
             session = local.session = requests.Session()
         session.post(f"{url}/contacts", json={"email": f"bare{number}@example.com"}, timeout=10)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        started = monotonic()
-        list(pool.map(post, range(events)))
-        return events / (monotonic() - started)
+    return in_threads(WORKERS, post, events)
