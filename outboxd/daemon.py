@@ -217,7 +217,7 @@ def _schedule_signs(
     if os.environ.get("NOTIFY_SOCKET"):
         scheduler.add_job(tell, "interval", seconds=STATUS_EVERY, id="status", next_run_time=wall())
         if (every := watchdog_seconds(os.environ)) is not None:
-            scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog")
+            scheduler.add_job(watchdog, "interval", seconds=every / 3, id="watchdog", next_run_time=wall())
 
 
 def _schedule_windows(scheduler: BackgroundScheduler, relay: Relay) -> None:

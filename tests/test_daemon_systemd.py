@@ -55,6 +55,15 @@ def test_it_tells_that_it_is_ready_alive_and_stopping(tmp_path: Path, systemd: N
         assert re.fullmatch(r"STATUS=0 pending, 0 retrying, 0 dead; running", told)
 
 
+def test_what_makes_it_plan_anew_puts_off_no_sign_of_life(tmp_path: Path, systemd: Notified) -> None:
+    with Sandbox() as sandbox:
+        config = write_config(tmp_path / "config.yaml", sandbox.url)
+        with Daemon(config, NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="300000000") as daemon:
+            until(lambda: systemd.heard().count("WATCHDOG=1") == 1, 15)
+            daemon.ready().send(signal.SIGHUP)
+            until(lambda: systemd.heard().count("WATCHDOG=1") == 2, 15)
+
+
 def test_without_a_watchdog_it_gives_no_signs_of_life(tmp_path: Path, systemd: Notified) -> None:
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
