@@ -22,12 +22,15 @@ CALM = 30.0
 POLL = 0.04
 """Seconds between two looks without inotify."""
 
+BLIND = 10.0
+"""Seconds of a rest at most without inotify: nothing else tells whoever rests that a lock was removed."""
+
 EAGER = (*(0.00025,) * 8, *(0.001 * 4**number for number in range(6)))
 """Seconds between the looks after a hint: most commits follow within a millisecond, others later."""
 
-IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_IGNORED = 0x2, 0x4, 0x800, 0x8000
-IN_GONE = IN_ATTRIB | IN_MOVE_SELF
-WATCHED = {"": IN_GONE, "-wal": IN_MODIFY}
+IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_Q_OVERFLOW, IN_IGNORED = 0x2, 0x4, 0x800, 0x4000, 0x8000
+CHANGED = IN_ATTRIB | IN_MOVE_SELF
+WATCHED = {"": CHANGED, "-wal": IN_MODIFY}
 """What there is a hint of: that the database was removed or put aside, and that its log is written to."""
 
 LOCKS = (".daemon", ".drainers")
@@ -87,9 +90,9 @@ class Hints:
         """Whether there will be any; files that were not there, or are others now, are looked for anew."""
         if not self._are_watched and self._descriptor >= 0:
             add = self._libc.inotify_add_watch
-            self._are_watched = all(add(self._descriptor, *each) >= 0 for each in self._files.items())
-            for lock in self._locks:
-                add(self._descriptor, lock, IN_GONE)
+            locks = {lock: CHANGED for lock in self._locks if os.path.exists(lock)}
+            files = {**self._files, **locks}
+            self._are_watched = all(add(self._descriptor, *each) >= 0 for each in files.items())
         return self._are_watched
 
     def take(self) -> bool:
@@ -102,7 +105,7 @@ class Hints:
         while told:
             _, mask, _, length = EVENT.unpack_from(told)
             self._are_watched = self._are_watched and not mask & IN_IGNORED
-            is_gone = is_gone or bool(mask & IN_GONE)
+            is_gone = is_gone or bool(mask & (CHANGED | IN_Q_OVERFLOW))
             told = told[EVENT.size + length :]
         return is_gone
 
@@ -135,7 +138,7 @@ class Wake:
         """Until the bell rings, a commit makes the version another one than `seen`, a file that must stay is
         gone, or the time is over.
         """
-        end = monotonic() + seconds
+        end = monotonic() + (seconds if self._hints.will_come() else min(seconds, BLIND))
         while (left := end - monotonic()) > 0 and self._version() == seen:
             pause = min(left, next(self._pauses), CALM if self._hints.will_come() else POLL)
             if pause < 0.001:  # a poll counts in whole ones
