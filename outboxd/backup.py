@@ -5,7 +5,7 @@ What is copied is one state of the file, whole and checked. It knows nothing of 
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -88,8 +88,21 @@ def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda 
 
 def free(path: Path) -> Path:
     """`path`, or with a number that makes it a name which nothing has yet."""
-    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
-    return next(each for each in names if not each.exists())
+    return next(each for each in _names(path) if not each.exists())
+
+
+def put(made: Path, path: Path) -> Path:
+    """Give the file `made` the name `path`, or with a number, if it is free, whoever else wants it now."""
+    for name in _names(path):
+        with suppress(FileExistsError):
+            name.touch(exist_ok=False)
+            return made.replace(name)
+    raise BackupError(f"there are too many files like {path}", hint="move some of them away")
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(f"{path.name}-{number}") for number in range(2, 1000))
 
 
 def check(path: Path) -> str:

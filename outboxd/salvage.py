@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, report
-from outboxd.backup import copy_of, discard, free
+from outboxd.backup import copy_of, create, discard, part_of, put
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.trouble import AGAIN, Trouble
@@ -18,16 +18,17 @@ from outboxd.trouble import AGAIN, Trouble
 def salvage(outbox: Outbox, now: datetime) -> Path:
     """Copy what `outbox` has open to a file beside its place. Raises DatabaseError and RightsError."""
     lost = outbox.path.with_name(f"{outbox.path.name}.lost-{now:%Y%m%dT%H%M%SZ}")
-    target = free(lost)
+    part = part_of(lost)
     try:
+        create(part)
         with outbox.opened() as origin:
             pending = origin.execute(report.DEPTH).fetchone()[0]
-            copy_of(origin, target)
-    except Exception as error:
-        discard(target)
-        if isinstance(error, sqlite3.Error):
-            raise database.unusable(outbox.path if _is_damaged(error) else target.parent, error) from error
-        raise
+            copy_of(origin, part)
+        target = put(part, lost)
+    except sqlite3.Error as error:
+        raise database.unusable(outbox.path if _is_damaged(error) else part, error) from error
+    finally:
+        discard(part)
     hint = f"to have it back: outboxd restore {target}" if pending else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
     return target

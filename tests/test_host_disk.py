@@ -13,7 +13,7 @@ import pytest
 
 import outboxd
 from outboxd import backup, database, pool
-from outboxd.brevo.sandbox import Sandbox
+from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import DatabaseError
 from tests.conftest import until
 from tests.processes import Daemon, write_config
@@ -129,6 +129,24 @@ def test_a_full_disk_is_told_once_and_all_is_delivered_once_when_there_is_room(d
 
             survives(daemon, slow, lambda: fill(disk), mend, f"the disk that holds {daemon.database} is full")
         assert "trouble" not in outboxd_says(config, "status")
+
+
+@needs_mounts
+def test_what_is_lost_on_a_full_disk_is_salvaged_once_there_is_room(disk: Path) -> None:
+    with Sandbox(faults=[Fault(status=503)]) as sandbox:
+        config = write_config(disk / "config.yaml", sandbox.url)
+        with Daemon(config, said_to=disk.parent) as daemon:
+            outbox = daemon.ready().database
+            created(outbox, 1)
+            until(lambda: daemon.status()["retrying"] == 1)
+            filler = fill(disk)
+            outbox.unlink()
+            daemon.says(f"the disk that holds {disk}/")
+            assert "salvaged" not in daemon.words
+            filler.unlink()
+            daemon.says(" salvaged ")
+    [lost] = disk.glob("outbox.db.lost-*")
+    backup.check(lost)
 
 
 def test_a_disk_that_fails_to_write_is_told_once_and_recovered_from(tmp_path: Path) -> None:

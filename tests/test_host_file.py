@@ -1,6 +1,7 @@
 """The outbox is removed or replaced under a running daemon: it is told, salvaged, and taken up again."""
 
 import fcntl
+import re
 import signal
 import sqlite3
 import subprocess
@@ -259,6 +260,20 @@ def test_what_is_lost_while_the_daemon_ends_is_salvaged(config: Path, tmp_path: 
             remove(daemon.database, "", "-wal", "-shm")
             assert daemon.ended() == 0
     assert pending(lost(daemon.database)) == [0, 1]
+
+
+def test_each_of_two_that_lose_one_file_keeps_a_copy(config: Path, sandbox: Sandbox) -> None:
+    sandbox.faults.add(Fault(status=503))
+    with Daemon(config, "--shared") as first, Daemon(config, "--shared") as second:
+        created(first.ready().database, 1)
+        second.ready()
+        until(lambda: first.status()["retrying"] == 1)
+        remove(first.database, "", "-wal", "-shm")
+        for daemon in (first, second):
+            daemon.says(" salvaged ")
+    told = {each for daemon in (first, second) for each in re.findall(r"salvaged file=(\S+)", daemon.words)}
+    assert {str(each) for each in first.database.parent.glob("outbox.db.lost-*")} == told
+    assert [pending(Path(each)) for each in told] == [[1], [1]]
 
 
 def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:
