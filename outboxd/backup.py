@@ -91,8 +91,8 @@ def free(path: Path) -> Path:
     return next(each for each in _names(path) if not each.exists())
 
 
-def put(made: Path, path: Path) -> Path:
-    """Give the file `made` the name `path`, or with a number, if it is free, whoever else wants it now."""
+def move_to_free(made: Path, path: Path) -> Path:
+    """Give the file `made` the first name as by `free`, and nobody else the same, at whatever moment."""
     for name in _names(path):
         with suppress(FileExistsError):
             name.touch(exist_ok=False)

@@ -30,6 +30,7 @@ from outboxd.event import (
     Unaddressed,
     Upsert,
     Verdict,
+    illegible,
 )
 from outboxd.fold import EMPTIED, GONE, UNKNOWN, Folded, Policy, fold
 from outboxd.keys import address_key
@@ -218,11 +219,8 @@ def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | No
 
 
 def _illegible(contact: Contact) -> Outcome:
-    detail = (
-        f"what is kept of customer {contact.customer_key} in the table contacts cannot be read: "
-        "another program wrote there; restore a backup or mend the row, and then: outboxd retry --dead"
-    )
-    return Outcome(Verdict.REFUSED, detail=detail)
+    mend = "restore a backup or mend the row, and then: outboxd retry --dead"
+    return Outcome(Verdict.REFUSED, detail=f"{illegible(contact.customer_key)}; {mend}")
 
 
 def _as_found(contact: Contact, folded: Folded, found: Found) -> Contact:

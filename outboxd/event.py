@@ -157,6 +157,14 @@ class Contact:
         return self.deleted_at is None or self.born_at is not None
 
 
+def illegible(customer_key: str) -> str:
+    """What is told of a customer whose row cannot be read."""
+    return (
+        f"what is kept of customer {customer_key} in the table contacts cannot be read: "
+        "another program wrote there"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """An attribute of the Brevo account. `type` is text, float, boolean, date, category or multiple-choice;

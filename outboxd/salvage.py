@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, report
-from outboxd.backup import copy_of, create, discard, part_of, put
+from outboxd.backup import copy_of, create, discard, move_to_free, part_of
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.trouble import AGAIN, Trouble
@@ -20,11 +20,11 @@ def salvage(outbox: Outbox, now: datetime) -> Path:
     lost = outbox.path.with_name(f"{outbox.path.name}.lost-{now:%Y%m%dT%H%M%SZ}")
     part = part_of(lost)
     try:
-        create(part)
+        create(part)  # whatever fails from here on, its disk can be told
         with outbox.opened() as origin:
             pending = origin.execute(report.DEPTH).fetchone()[0]
             copy_of(origin, part)
-        target = put(part, lost)
+        target = move_to_free(part, lost)
     except sqlite3.Error as error:
         raise database.unusable(outbox.path if _is_damaged(error) else part, error) from error
     finally:

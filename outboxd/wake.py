@@ -91,8 +91,8 @@ class Hints:
         if not self._are_watched and self._descriptor >= 0:
             add = self._libc.inotify_add_watch
             locks = {lock: CHANGED for lock in self._locks if os.path.exists(lock)}
-            files = {**self._files, **locks}
-            self._are_watched = all(add(self._descriptor, *each) >= 0 for each in files.items())
+            wanted = self._files | locks
+            self._are_watched = all(add(self._descriptor, *each) >= 0 for each in wanted.items())
         return self._are_watched
 
     def take(self) -> bool:

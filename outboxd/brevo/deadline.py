@@ -52,7 +52,7 @@ class _Timed:
     def settimeout(self, _: float | None) -> None:
         """Nothing: `until` says how long there is."""
 
-    def expect(self, too_late: str) -> None:
+    def limit_wait(self, too_late: str) -> None:
         """Let the next wait last for what is left of the call; TimeoutError if that is nothing."""
         left = self.until - monotonic()
         if left <= 0:
@@ -62,7 +62,7 @@ class _Timed:
             self._sock.settimeout(self._timeout)
 
     def sendall(self, data: bytes) -> None:
-        self.expect("it is too late to send this")
+        self.limit_wait("it is too late to send this")
         self._sock.sendall(data)
 
 
@@ -78,7 +78,7 @@ class _Reads(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.expect("the answer took too long")
+        self._sock.limit_wait("the answer took too long")
         count: int | None = self._raw.readinto(buffer)
         if count == 0 and self.is_in_head:
             raise ConnectionError("the answer breaks off in its head")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outboxd.errors import DatabaseError
-from outboxd.event import Register, Stamp
+from outboxd.event import Register, Stamp, illegible
 
 CHUNK = 1000
 """Customers that are read at a time."""
@@ -99,11 +99,8 @@ def _believed(row: Mapping[str, Any]) -> Believed:
     try:
         return _read(row)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DatabaseError(
-            f"what is kept of customer {row['customer_key']} in the table contacts cannot be read: "
-            "another program wrote there",
-            hint="restore a backup, or mend the row",
-        ) from error
+        hint = "restore a backup, or mend the row"
+        raise DatabaseError(illegible(row["customer_key"]), hint=hint) from error
 
 
 def _read(row: Mapping[str, Any]) -> Believed:
