@@ -57,7 +57,8 @@ def part_of(target: Path) -> Path:
     """Where the file that is to become `target` is made; what killed processes left there goes."""
     for left in target.parent.glob(f".*.[0-9]*{PART}"):
         if not Path("/proc", left.name.removesuffix(PART).rpartition(".")[2]).exists():
-            discard(left)
+            with suppress(OSError):  # it is in nobody's way
+                discard(left)
     return target.with_name(f".{target.name}.{os.getpid()}{PART}")
 
 
@@ -94,9 +95,16 @@ def free(path: Path) -> Path:
 def move_to_free(made: Path, path: Path) -> Path:
     """Give the file `made` the first name as by `free`, and nobody else the same, at whatever moment."""
     for name in _names(path):
-        with suppress(FileExistsError):
-            name.touch(exist_ok=False)
-            return made.replace(name)
+        try:
+            os.link(made, name)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without links
+            made.replace(name)
+        made.unlink(missing_ok=True)
+        with suppress(OSError):
+            sync(path.parent)
+        return name
     raise BackupError(f"there are too many files like {path}", hint="move some of them away")
 
 

@@ -15,9 +15,9 @@ from outboxd.outbox import Outbox
 from outboxd.trouble import AGAIN, Trouble
 
 
-def salvage(outbox: Outbox, now: datetime) -> Path:
+def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     """Copy what `outbox` has open to a file beside its place. Raises DatabaseError and RightsError."""
-    lost = outbox.path.with_name(f"{outbox.path.name}.lost-{now:%Y%m%dT%H%M%SZ}")
+    lost = outbox.path.with_name(f"{outbox.path.name}.lost-{lost_at:%Y%m%dT%H%M%SZ}")
     part = part_of(lost)
     try:
         create(part)  # whatever fails from here on, its disk can be told
@@ -38,10 +38,11 @@ def leave(
     outbox: Outbox, clock: Callable[[], datetime], trouble: Trouble, wait: Callable[[float], bool]
 ) -> None:
     """Salvage what is open, if it is adrift, however long that takes; `wait` seconds, True to give it up."""
+    lost_at = clock()  # once: under one name each reason is told once, however often this is tried
     while True:
         try:
             if outbox.is_adrift:
-                salvage(outbox, clock())
+                salvage(outbox, lost_at)
             return
         except Exception as error:  # no room for a copy: it may mend
             trouble.tell(error)

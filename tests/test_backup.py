@@ -16,7 +16,7 @@ import pytest
 
 import outboxd
 from outboxd import app, clock, database, intake
-from outboxd.backup import BackupError, back_up, copy
+from outboxd.backup import BackupError, back_up, copy, move_to_free
 from outboxd.errors import HeldError, NoOutboxError, OutboxdError, SchemaError
 from outboxd.locks import drainer
 from outboxd.restore import Restored, UndecidedError, restore
@@ -401,3 +401,26 @@ def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path)
     assert "1 events that were pending are dead letters now" in done.output
     assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_is_moved_to_the_first_name_that_nothing_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+
+        def refuse(_: Path, name: Path) -> None:
+            raise FileExistsError if name.exists() else PermissionError
+
+        monkeypatch.setattr("os.link", refuse)
+    names = []
+    for word in ("first", "second", "third"):
+        made = tmp_path / "made"
+        made.write_text(word)
+        names.append(move_to_free(made, tmp_path / "lost").name)
+    assert names == ["lost", "lost-2", "lost-3"]
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {
+        "lost": "first",
+        "lost-2": "second",
+        "lost-3": "third",
+    }
