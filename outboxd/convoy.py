@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from outboxd.brevo.bulk import Process, Reached, has, row, takes
+from outboxd.crew import Crew
 from outboxd.delivery import Delivery, told_bug
 from outboxd.errand import Errand, Plan
 from outboxd.event import PHONES, Claim, Found, ImportRow, Outcome, Remove, Result, Upsert, Verdict
@@ -60,9 +61,10 @@ class Carried:
 class Convoy:
     """Runs convoys of errands. Safe for many threads; always ends in results, whatever happens."""
 
-    def __init__(self, delivery: Delivery, courier: BulkCourier, plan: Plan) -> None:
+    def __init__(self, delivery: Delivery, courier: BulkCourier, plan: Plan, crew: Crew) -> None:
         self._delivery = delivery
         self._courier = courier
+        self._in_turn = crew.in_turn
         # An import must name a list, and cannot tell apart who was there before.
         self._imports = bool(plan.policy.list_ids) and plan.updates
         self._batch_size = plan.batch_size
@@ -108,7 +110,7 @@ class Convoy:
         rows = []
         updates: list[Errand] = []
         others: list[Errand] = []
-        for errand in errands:
+        for errand in self._in_turn(errands):
             if (made := self._row(errand)) is not None:
                 rows.append(made)
             else:
@@ -125,7 +127,7 @@ class Convoy:
     ) -> list[Result]:
         results, errands = self._begun(claims)
         sent = {claim.contact.customer_key: digest for claim, digest in zip(claims, digests, strict=True)}
-        for errand in errands:
+        for errand in self._in_turn(errands):
             made, change = self._row(errand), errand.change
             if made is not None and isinstance(change, Upsert) and _is_taken(made, change, reached):
                 told = _imported(change, is_same=made.digest == sent[made.customer_key])
@@ -142,7 +144,7 @@ class Convoy:
         return results + [errand.result() for errand in errands]
 
     def _begun(self, claims: Iterable[Claim]) -> tuple[list[Result], list[Errand]]:
-        begun = [self._delivery.begin(claim) for claim in claims]
+        begun = [self._delivery.begin(claim) for claim in self._in_turn(claims)]
         results = [each for each in begun if isinstance(each, Result)]
         return results, [each for each in begun if isinstance(each, Errand)]
 
@@ -164,7 +166,7 @@ class Convoy:
         changes = [errand.change for errand in errands if isinstance(errand.change, Upsert)]
         told, calls = self._courier.update(changes, lambda: any(errand.is_late for errand in errands))
         results = []
-        for errand, each in zip(errands, told, strict=True):
+        for errand, each in self._in_turn(zip(errands, told, strict=True)):
             if each is None:
                 results.append(errand.result())
                 continue

@@ -1,12 +1,12 @@
 """The crew: threads that carry jobs, and what they bring back to the one thread that owns the database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from outboxd.event import Outcome, Verdict
 from outboxd.logs import line, logger
@@ -20,6 +20,8 @@ PATIENCE = 0.25
 
 PERIOD = 0.25
 """Seconds over which the rate is measured."""
+
+_Part = TypeVar("_Part")
 
 
 class Crew:
@@ -70,6 +72,12 @@ class Crew:
     def hand_back(self, then: Callable[[Any], None], told: Any) -> None:
         """From within a job that goes on: `then` is to be done with this already."""
         self._bring(then, told, is_end=False)
+
+    def in_turn(self, parts: Iterable[_Part]) -> Iterator[_Part]:
+        """The parts of a job that computes for long: none of them begins while the crew stands."""
+        for part in parts:
+            self._go.wait(PATIENCE)
+            yield part
 
     @contextmanager
     def standing(self) -> Iterator[None]:

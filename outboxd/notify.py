@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from outboxd.backoff import Backoff
 from outboxd.clock import from_text
+from outboxd.crew import Crew
 from outboxd.logs import line, logger
 from outboxd.notices import Notification
 from outboxd.outbox.notifications import Notices
@@ -20,15 +21,6 @@ BACKOFF = Backoff(first=timedelta(seconds=5), cap=timedelta(hours=6), max_attemp
 """A receiver may be down for two days."""
 
 LEASE = timedelta(minutes=1)
-
-
-class Crew(Protocol):
-    """Who does the work: the relay."""
-
-    def submit(self, job: Callable[[], Any], then: Callable[[Any], None], *, is_beside: bool = False) -> None:
-        """Run `job` in a thread, and `then` with what it returned in the relay's own. `is_beside`: nobody
-        need wait for it.
-        """
 
 
 class Notifying:

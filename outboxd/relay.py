@@ -89,7 +89,7 @@ class Relay:
         self._mode = mode
         self._pruner = pruner
         self._delivery = Delivery(courier, plan, clock=clock)
-        self._convoy = Convoy(self._delivery, bulk, plan)
+        self._convoy = Convoy(self._delivery, bulk, plan, self._crew)
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
         )

@@ -78,6 +78,30 @@ def test_who_is_at_a_job_goes_on_while_the_crew_stands(owner: Owner) -> None:
         owner.take_in(1)
 
 
+def test_the_parts_of_a_job_that_computes_for_long_wait_while_the_crew_stands(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the interpreter from whoever stands, for as long as it goes on."""
+    monkeypatch.setattr(crew, "PATIENCE", 10)  # however slow the machine is
+    begun: list[int] = []
+    first, go_on = Event(), Event()
+
+    def job() -> None:
+        for part in owner.crew.in_turn(range(3)):
+            begun.append(part)
+            first.set()
+            go_on.wait(10)
+
+    owner.submit(job)
+    assert first.wait(10)
+    with owner.crew.standing():
+        go_on.set()
+        sum(range(1_000_000))
+        assert begun == [0]
+    owner.take_in(1)
+    assert begun == [0, 1, 2]
+
+
 def test_the_crew_stands_once_a_hand_at_work_is_done_and_without_one_that_waits(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
