@@ -223,46 +223,48 @@ TOP: Section = {
     "retention": Key(dict, {}),
 }
 
+SECTIONS: Mapping[tuple[str, ...], Section] = {
+    (): TOP,
+    ("skills",): {SKILL: Key(dict, {})},
+    ("skills", SKILL): SYNC,
+    ("skills", SKILL, "options"): OPTIONS,
+    ("brevo",): BREVO,
+    ("retry",): RETRY,
+    ("batch",): BATCH,
+    ("hybrid",): HYBRID,
+    ("notifications",): NOTIFICATIONS,
+    ("metrics",): METRICS,
+    ("retention",): RETENTION,
+}
+"""What may stand where in the file."""
+
 
 def parse(document: Document) -> Config:
     """The document as a Config. Raises ConfigError with every fault in it."""
     faults: list[str] = []
-    top = _section(document, (), TOP, faults)
-    skills = _section(document, ("skills",), {SKILL: Key(dict, {})}, faults)
-    if SKILL not in skills:
-        skills[SKILL] = {}
-    sync = _section(document, ("skills", SKILL), SYNC, faults)
-    options = _section(document, ("skills", SKILL, "options"), OPTIONS, faults)
-    brevo = _section(document, ("brevo",), BREVO, faults)
-    retry = _section(document, ("retry",), RETRY, faults)
-    batch = _section(document, ("batch",), BATCH, faults)
-    hybrid = _section(document, ("hybrid",), HYBRID, faults)
-    notifications = _section(document, ("notifications",), NOTIFICATIONS, faults)
-    metrics = _section(document, ("metrics",), METRICS, faults)
-    retention = _section(document, ("retention",), RETENTION, faults)
+    found = {at: _section(document, at, section, faults) for at, section in SECTIONS.items()}
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
+    top, sync = found[()], found["skills", SKILL]
     return Config(
         database=top["database"],
         enabled=sync["enabled"],
         source=sync["source"],
         field_mapping=sync["field_mapping"],
         log_level="verbose" if sync["debug"] else sync["log_level"],
-        brevo=BrevoSettings(**{_attribute(name): value for name, value in brevo.items()}),
-        retry=Backoff(**{_attribute(name): value for name, value in retry.items()}),
-        batch=BatchSettings(**batch),
-        hybrid=HybridSettings(**{_attribute(name): value for name, value in hybrid.items()}),
-        notifications=NotificationSettings(
-            **{_attribute(name): value for name, value in notifications.items()}
-        ),
-        metrics=MetricsSettings(**{_attribute(name): value for name, value in metrics.items()}),
-        retention=Retention(**retention),
-        **options,
+        brevo=BrevoSettings(**_attributes(found["brevo",])),
+        retry=Backoff(**_attributes(found["retry",])),
+        batch=BatchSettings(**found["batch",]),
+        hybrid=HybridSettings(**_attributes(found["hybrid",])),
+        notifications=NotificationSettings(**_attributes(found["notifications",])),
+        metrics=MetricsSettings(**_attributes(found["metrics",])),
+        retention=Retention(**found["retention",]),
+        **found["skills", SKILL, "options"],
     )
 
 
-def _attribute(name: str) -> str:
-    return name.removesuffix("_seconds")
+def _attributes(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removesuffix("_seconds"): value for name, value in section.items()}
 
 
 def _section(document: Document, at: tuple[str, ...], section: Section, faults: list[str]) -> dict[str, Any]:
@@ -284,8 +286,7 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
                 "name an environment variable (api_key_env) or a file (api_key_file)"
             )
         elif name not in section:
-            known = meant(name, tuple(section))
-            faults.append(f"{document.place(here)}: no such setting{known}")
+            faults.append(f"{document.place(here)}: no such setting{_instead(name, section)}")
         elif name in seen:
             faults.append(f"{document.place(here)}: is there twice, as {name}")
         elif value is not None or section[name].default is None or section[name].can_be_empty:
@@ -299,6 +300,12 @@ def _section(document: Document, at: tuple[str, ...], section: Section, faults: 
                     faults.append(f"{document.place(here)}: {fault}")
         seen.add(name)
     return found
+
+
+def _instead(name: str, section: Section) -> str:
+    """What to add to the fault: where a setting of this name belongs, or the nearest name in the section."""
+    homes = ["in " + ".".join(at) if at else "at the top" for at, of in SECTIONS.items() if name in of]
+    return f" here; it belongs {' or '.join(homes)}" if homes else meant(name, tuple(section))
 
 
 def _found(data: Any, at: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
