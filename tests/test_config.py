@@ -206,6 +206,30 @@ def test_a_fault_has_its_line_however_the_sections_are_spelt(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("updateEnabled: true", "1: updateEnabled: no such setting here; it belongs in SKILL.options"),
+        ("skills: {customer-sync: {updateEnabled: true}}", "it belongs in SKILL.options"),
+        ("skills: {customer-sync: {options: {debug: true}}}", "it belongs in SKILL"),
+        ("list_id: 5", "it belongs in SKILL.options"),
+        ("customer-sync: {enabled: true}", "it belongs in skills"),
+        ("skills: {customer-sync: {notifications: {}}}", "it belongs at the top"),
+        ("interval_seconds: 5", "it belongs in notifications or in metrics"),
+    ],
+)
+def test_a_setting_in_the_wrong_section_is_told_where_it_belongs(text: str, told: str) -> None:
+    """The nearest name would be no help: `updateEnabled` is near to `enabled`."""
+    (fault,) = faults(text)
+    assert fault.endswith(told.replace("SKILL", "skills.customer-sync"))
+
+
+@pytest.mark.parametrize("written", ["email", "EMAIL", "Email"])
+def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
+    told = parsed(f"skills: {{customer-sync: {{field_mapping: {{email: {written}}}}}}}")
+    assert told.field_mapping == {"email": "email"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
         ("skills: [customer-sync]", "config.yaml:1: skills: must be a section"),
         ("- skills", "config.yaml: must be a section"),
         ("brevo: 5", "config.yaml:1: brevo: must be a section"),
@@ -213,6 +237,11 @@ def test_a_fault_has_its_line_however_the_sections_are_spelt(name: str) -> None:
         ("skills: {customer-sync: {options: {list_id: 1, listId: 2}}}", "is there twice, as list_id"),
         ("skills: {customer-sync: {field_mapping: {phone: 'S M S'}}}", "must name a Brevo attribute"),
         ("skills: {customer-sync: {field_mapping: {first_name: A, firstName: B}}}", "there twice"),
+        ("skills: {customer-sync: {field_mapping: {email: CUSTOMER_EMAIL}}}", "is written email: email"),
+        ("skills: {customer-sync: {field_mapping: {contactEmail: Email}}}", "is written email: email"),
+        ("skills: {customer-sync: {options: {list_id: '5'}}}", "to 9007199254740992, without quotes"),
+        ("skills: {customer-sync: {debug: 'True'}}", "must be true or false, without quotes"),
+        ("retry: {jitter: '0.5'}", "must be a number from 0 to 1, without quotes"),
         ("skills: {customer-sync: {options: {sync_mode: bulk}}}", "must be realtime, batch or hybrid"),
         ("skills: {customer-sync: {source: 'custom:a b'}}", "the shop's name after the colon"),
         ("brevo: {base_url: 'https://[::1'}", "must begin with https://"),

@@ -31,7 +31,13 @@ Parser = Callable[[Any], Any]
 def boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise FaultError("must be true or false")
+    raise FaultError(f"must be true or false{_quoted(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """What to add to a fault where only the quotes make a text of what is meant."""
+    is_text = isinstance(value, str) and re.fullmatch(r"(?i)true|false|[0-9]+(\.[0-9]+)?", value.strip())
+    return ", without quotes" if is_text else ""
 
 
 def text(value: Any) -> str:
@@ -53,7 +59,7 @@ def whole(least: int, most: int) -> Parser:
     def parse(value: Any) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
-        raise FaultError(f"must be a whole number from {least} to {most}")
+        raise FaultError(f"must be a whole number from {least} to {most}{_quoted(value)}")
 
     return parse
 
@@ -62,7 +68,7 @@ def number(least: float, most: float) -> Parser:
     def parse(value: Any) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
             return float(value)
-        raise FaultError(f"must be a number from {least:g} to {most:g}")
+        raise FaultError(f"must be a number from {least:g} to {most:g}{_quoted(value)}")
 
     return parse
 
@@ -168,6 +174,8 @@ def field_mapping(value: Any) -> Mapping[str, str]:
 def _check_rule(name: str, attribute: Any, rules: Mapping[str, str]) -> None:
     if not isinstance(attribute, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,50}", attribute):
         raise FaultError("must name a Brevo attribute: letters, digits and _")
+    if (canonical(name) == "email") != (attribute.upper() == "EMAIL"):
+        raise FaultError("email is the contact's address and no attribute: it is written email: email")
     if canonical(name) in map(canonical, rules):
         raise FaultError(f"is there twice, as {canonical(name)}")
     if attribute.upper() in rules.values():
