@@ -70,9 +70,11 @@ INSERT INTO outbox (id, event, payload, source, occurred_at, idempotency_key, cr
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+# What a delivered event was warned of is no failed attempt, whose end would be in doubt.
 ALIVE = """
 UPDATE outbox SET
     attempts = CASE status WHEN 'pending' THEN attempts ELSE 0 END,
+    last_error = CASE status WHEN 'delivered' THEN NULL ELSE last_error END,
     status = 'pending', finished_at = NULL, dropped_at = NULL, claimed_at = NULL, is_head = 0,
     next_attempt_at = :now
 """

@@ -47,6 +47,9 @@ PERSONAL = frozenset({"email", "attributes"})
 UNNAMED: Facts = {"name": None, "source": None, "customer": None, "parts": []}
 """An event that is not looked into."""
 
+FORGOTTEN = Outcome(Verdict.SUPERSEDED, detail="the customer was erased, and what the event said with them")
+"""For an event of a customer whose payload is empty: none was admitted like that."""
+
 UNTRIED = Outcome(Verdict.BLOCKED, detail="older events of the customer go first")
 
 
@@ -121,7 +124,7 @@ class Explainer:
         return {event.id: {**self._facts(event, result), "parts": parts} for event in claim.events}
 
     def _facts(self, event: Event, result: Result) -> Facts:
-        outcome = result.outcomes.get(event.id, UNTRIED)
+        outcome = FORGOTTEN if event.payload == "{}" else result.outcomes.get(event.id, UNTRIED)
         facts: Facts = {
             **_named(event),
             "customer": result.contact.customer_key,

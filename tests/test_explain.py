@@ -253,6 +253,26 @@ def test_a_delivered_event_would_change_nothing(make: MakeOperated) -> None:
     assert facts["parts"][0]["requests"] == []
 
 
+def test_a_warning_is_no_doubt_whether_a_delivered_event_arrived(make: MakeOperated) -> None:
+    shop, operate = make()
+    event = shop.sent("created", **{**MARA, "phone": "nonsense"})
+    assert event["status"] == "delivered"
+    assert event["last_error"].startswith("SMS left out")
+    facts = explained(operate, event["id"])
+    assert (facts["verdict"], facts["differs"]) == ("unchanged", [])
+    assert facts["parts"][0]["requests"] == []
+
+
+@pytest.mark.parametrize("event", ["created", "redacted"])
+def test_of_a_customer_who_was_erased_nothing_is_left_to_explain(make: MakeOperated, event: str) -> None:
+    shop, operate = make()
+    events = {"created": shop.sent("created", **MARA), "redacted": shop.sent("redacted", **MARA)}
+    facts = explained(operate, events[event]["id"])
+    assert facts["verdict"] == "superseded"
+    assert facts["why"] == "the customer was erased, and what the event said with them"
+    assert facts["parts"] == []
+
+
 @pytest.mark.parametrize("is_dropped", [False, True])
 def test_a_dead_letter_is_explained_as_if_it_were_retried(make: MakeOperated, is_dropped: bool) -> None:
     shop, operate = make()
