@@ -103,6 +103,11 @@ def checked(
             isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()
         ):
             raise EventError(f"{name} must be a text of 1 to 255 characters")
+    if isinstance(source, str) and not topics.is_source(source):
+        raise EventError(
+            "no such source",
+            hint=f"the sources are: {', '.join(topics.PRESETS)}; or of one shop: shopify:second-shop",
+        )
     return event, text, _text(source), _moment(occurred_at), _text(idempotency_key)
 
 
@@ -191,11 +196,17 @@ def _parsed(line: str) -> object:
         return ValueError("not JSON (a number is too long)")
 
 
+PARTICULARS = {"source": "source", "occurred_at": "occurredAt", "idempotency_key": "idempotencyKey"}
+"""What a line may say beside its event and data, and how a script would spell it."""
+
+SPELLINGS = frozenset((*PARTICULARS, *PARTICULARS.values()))
+
+
 def row_of(value: object, defaults: Mapping[str, object]) -> Row:
     """The event that one line says; `defaults` are the command's options. Raises EventError.
 
     A line is an envelope {event, timestamp, data}, or bare data where the command names the event.
-    It may carry source, occurred_at and idempotency_key of its own beside `data`.
+    It may carry source, occurred_at and idempotency_key of its own beside `data`, in camelCase too.
     """
     if isinstance(value, ValueError):
         raise EventError(str(value))
@@ -210,10 +221,10 @@ def row_of(value: object, defaults: Mapping[str, object]) -> Row:
         )
     own = value if named is not None else {}
     extras = {
-        name: own.get(name) if own.get(name) is not None else defaults.get(name)
-        for name in ("source", "occurred_at", "idempotency_key")
+        name: next((own[key] for key in (name, camel) if own.get(key) is not None), defaults.get(name))
+        for name, camel in PARTICULARS.items()
     }
-    body = {name: part for name, part in value.items() if named is None or name not in extras}
+    body = {name: part for name, part in value.items() if name not in own or name not in SPELLINGS}
     return checked(event, body, **extras)
 
 

@@ -6,12 +6,6 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-PRESETS = ("shopify", "woocommerce", "magento", "custom")
-"""The platforms whose payloads are understood."""
-
-SHOP = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-"""The name of one shop of several, as in `shopify:second-shop`; it stands in keys, and those in logs."""
-
 CANONICAL = frozenset(
     {
         "firstName",

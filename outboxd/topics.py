@@ -1,4 +1,4 @@
-"""The names an event can have: the specification's three, and those the platforms send themselves.
+"""The names an event and its source can have: the specification's, and those the platforms send themselves.
 
 Kept apart and tiny, because the intake must know them without loading anything else.
 """
@@ -48,6 +48,9 @@ _MAGENTO_PREFIXES = ("com.adobe.commerce.", "observer.", "plugin.", "magento.")
 
 PLATFORMS = {"shopify": SHOPIFY, "woocommerce": WOOCOMMERCE, "magento": MAGENTO}
 
+PRESETS = (*PLATFORMS, "custom")
+"""The platforms whose payloads are understood."""
+
 KNOWN = frozenset(
     [
         *EVENTS,
@@ -61,6 +64,19 @@ KNOWN = frozenset(
         ),
     ]
 )
+
+
+def is_source(name: str) -> bool:
+    """Whether it is a platform's name or, for one shop of several, `platform:shop`."""
+    preset, colon, shop = name.partition(":")
+    return preset in PRESETS and (not colon or is_shop(shop))
+
+
+def is_shop(name: str) -> bool:
+    """Whether one shop of several can have this name, as in `shopify:second-shop`; it stands in keys, and
+    those in logs.
+    """
+    return 0 < len(name) <= 40 and name.isascii() and all(sign.isalnum() or sign in "_.-" for sign in name)
 
 
 def plain(topic: str) -> str:

@@ -218,6 +218,8 @@ def test_what_can_be_seen_to_be_unusable_is_refused(
         ({"occurred_at": "soon"}, "time zone"),
         ({"source": ""}, "source must be"),
         ({"source": 5}, "source must be"),
+        ({"source": "shoppify"}, "no such source"),
+        ({"source": "shopify:the second"}, "no such source"),
         ({"idempotency_key": "k" * 256}, "idempotency_key must be"),
         ({"idempotency_key": "a\nb"}, "idempotency_key must be"),
     ],

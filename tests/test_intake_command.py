@@ -91,18 +91,16 @@ def test_bare_data_is_of_the_event_that_the_option_names(db: Path) -> None:
     assert [event for event, _ in stored(db)] == ["customer_updated"] * 2
 
 
-def test_a_line_may_carry_its_own_particulars(db: Path) -> None:
-    line = {
-        **json.loads(GOOD % 1),
-        "source": "magento",
-        "idempotency_key": "a",
-        "occurred_at": "2026-01-01T00:00:00Z",
-    }
+@pytest.mark.parametrize("names", [("idempotency_key", "occurred_at"), ("idempotencyKey", "occurredAt")])
+def test_a_line_may_carry_its_own_particulars(db: Path, names: tuple[str, str]) -> None:
+    key, moment = names
+    line = {**json.loads(GOOD % 1), "source": "magento", key: "a", moment: "2026-01-01T00:00:00Z"}
     ran = intake(db, "--source", "shopify", given=f"{json.dumps(line)}\n{json.dumps(line)}\n{GOOD % 2}")
     assert ran.stdout == "1\n1\n2\n"
     with closing(sqlite3.connect(db)) as connection:
         told = connection.execute("SELECT source, idempotency_key, occurred_at FROM outbox").fetchall()
     assert told == [("magento", "a", "2026-01-01T00:00:00.000Z"), ("shopify", None, None)]
+    assert all("occurred" not in payload for _, payload in stored(db))
 
 
 def test_a_file_is_read_too(db: Path, tmp_path: Path) -> None:

@@ -572,7 +572,7 @@ def test_topics_imports_nothing() -> None:
 def test_a_misspelt_event_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(EventError) as caught:
         sources.read("custom", "customer_updatet", {"id": 1})
-    assert "Did you mean customer_updated?" in (caught.value.hint or "")
+    assert "did you mean customer_updated?" in (caught.value.hint or "")
 
 
 def test_another_platforms_event_is_refused() -> None:

@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from outboxd.rules import CANONICAL, PRESETS, SHOP, canonical, is_path
+from outboxd.rules import CANONICAL, canonical, is_path
 from outboxd.rules import path as path_into
+from outboxd.topics import PRESETS, is_shop
 
 
 class FaultError(Exception):
@@ -145,7 +146,7 @@ def source(value: Any) -> str:
     preset, colon, shop = written.partition(":")
     if preset not in PRESETS:
         raise FaultError(f"must be {', '.join(PRESETS[:-1])} or {PRESETS[-1]}{meant(preset, PRESETS)}")
-    if colon and not SHOP.fullmatch(shop):
+    if colon and not is_shop(shop):
         raise FaultError("the shop's name after the colon may have letters, digits, and . _ - alone")
     return written
 

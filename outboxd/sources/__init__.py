@@ -9,12 +9,12 @@ from typing import Any
 
 from outboxd.errors import EventError
 from outboxd.event import Reading
-from outboxd.rules import PRESETS, SHOP, Options
+from outboxd.rules import Options
 from outboxd.sources import custom, magento, shopify, woocommerce
 from outboxd.sources.envelope import unwrapped
 from outboxd.sources.specification import without_secrets
 from outboxd.sources.woocommerce import DEFAULTS
-from outboxd.topics import REDACTED
+from outboxd.topics import PRESETS, REDACTED, is_source
 
 __all__ = ["DEFAULTS", "PRESETS", "Options", "document", "read"]
 
@@ -30,10 +30,10 @@ def read(source: str, topic: str, payload: Mapping[str, Any], options: Options =
 
     Raises EventError for what can never be read; it never repeats anything of the payload.
     """
-    preset, colon, shop = source.partition(":")
+    preset = source.partition(":")[0]
     if topic == REDACTED and preset in PRESETS:
         preset = "custom"  # our own event, in our own words, whatever the shop's are
-    match preset if SHOP.fullmatch(shop) or not colon else None:
+    match preset if is_source(source) else None:
         case "shopify":
             return shopify.read(topic, payload)
         case "woocommerce":
@@ -44,5 +44,5 @@ def read(source: str, topic: str, payload: Mapping[str, Any], options: Options =
             return custom.read(topic, payload)
     raise EventError(
         "the event's source is none of the platforms that outboxd reads",
-        hint=f"Use {', '.join(PRESETS)}; a shop's own name may follow, as in shopify:second-shop.",
+        hint=f"use {', '.join(PRESETS)}; a shop's own name may follow, as in shopify:second-shop",
     )

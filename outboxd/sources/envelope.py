@@ -51,7 +51,7 @@ def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind], *, is_ou
         raise EventError("the event's name is none that this source sends", hint=_nearest(topic, kinds))
     if not isinstance(payload, Mapping):
         raise EventError(
-            "the payload is no JSON object", hint='Write one customer as one object: {"id": …, "email": …}.'
+            "the payload is no JSON object", hint='write one customer as one object: {"id": …, "email": …}'
         )
     data = unwrapped(payload)
     is_wrapped = data is not payload
@@ -61,7 +61,7 @@ def open_letter(topic: str, payload: Record, kinds: Mapping[str, Kind], *, is_ou
     if event is not None and kinds.get(plain(event)) is not kinds[name]:
         raise EventError(
             "the row's event and the envelope's `event` contradict each other",
-            hint="Write the same event into both, or leave the envelope's `event` out.",
+            hint="write the same event into both, or leave the envelope's `event` out",
         )
     return Letter(
         topic=name,
@@ -92,8 +92,8 @@ def unwrapped(payload: Record) -> Record:
 
 def _nearest(topic: str, kinds: Collection[str]) -> str:
     near = difflib.get_close_matches(topic[:80], [known for known in KNOWN if plain(known) in kinds], 1)
-    question = f"Did you mean {near[0]}? " if near else ""
+    question = f"did you mean {near[0]}? " if near else ""
     return (
-        f"{question}Every source understands {', '.join(EVENTS)}; "
-        "an event of another platform needs that platform's name as its source."
+        f"{question}every source understands {', '.join(EVENTS)}; "
+        "an event of another platform needs that platform's name as its source"
     )

@@ -106,7 +106,7 @@ def _changes(data: Record) -> dict[str, Record]:
     ):
         raise EventError(
             "the payload's `changes` cannot be read",
-            hint='Write {"phone": {"old": …, "new": …}}, with "new": null for a field that was cleared.',
+            hint='write {"phone": {"old": …, "new": …}}, with "new": null for a field that was cleared',
         )
     return dict(changes)
 
@@ -164,9 +164,9 @@ def _nobody(data: Record) -> EventError:
     if any(isinstance(data.get(key), list) for key in _PAGES):
         return EventError(
             "the payload is a page of search results, not one event",
-            hint="Import customers in bulk with `outboxd backfill`.",
+            hint="import customers in bulk with `outboxd backfill`",
         )
     return EventError(
         "the payload names no customer: it has neither an id nor an email address",
-        hint="Write the customer's id, email or both into the payload.",
+        hint="write the customer's id, email or both into the payload",
     )

@@ -59,8 +59,8 @@ def _refuse_error(payload: Record) -> None:
         raise EventError(
             "the payload is an error message of WooCommerce's REST API, not a customer: "
             "the WordPress user who owns the webhook may not view customers",
-            hint="Save the webhook again as a user who may (WooCommerce, Settings, Advanced, Webhooks), "
-            "then fetch what was missed with `outboxd backfill`.",
+            hint="save the webhook again as a user who may (WooCommerce, Settings, Advanced, Webhooks), "
+            "then fetch what was missed with `outboxd backfill`",
         )
 
 
