@@ -206,6 +206,16 @@ def test_check_tells_every_fault_of_a_configuration(tmp_path: Path) -> None:
     assert exit_code(result) == 1
     assert "config.yaml:1: databse: no such setting; did you mean database?" in result.output
     assert "config.yaml:3: retry.jitter" in result.output
+    assert result.output.count("mend it:") == 1
+
+
+def test_check_asks_whether_a_field_near_to_a_known_one_is_misspelt(shop: Shop, tmp_path: Path) -> None:
+    """It may be the payload's own, so nothing is refused; but if not, its attribute would never be sent."""
+    mapping = {"firstname": "FIRSTNAME", "last_name": "LASTNAME", "note": "NOTE", "address.phone": "SMS"}
+    result = run(shop, tmp_path, "check", "--json", "--offline", field_mapping=mapping)
+    assert exit_code(result) == 0
+    told = [each["told"] for each in json.loads(result.output)["checks"] if each["what"] == "mapping"]
+    assert told == ["firstname is looked for in payloads just as it is written; did you mean firstName?"]
 
 
 def test_errors_are_text_with_a_hint_and_an_exit_code(

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from outboxd.cli import host
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
 from outboxd.errors import ConfigError, OutboxdError
+from outboxd.rules import CANONICAL, canonical, is_path
 
 
 class Finding(NamedTuple):
@@ -62,10 +64,12 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
     try:
         settings = config.read(config_path)
     except ConfigError as error:
-        for fault in error.faults:
-            yield Finding("configuration", False, fault, error.hint)
+        for number, fault in enumerate(error.faults, start=1):
+            is_last = number == len(error.faults)
+            yield Finding("configuration", False, fault, error.hint if is_last else None)
         return
     yield Finding("configuration", True, str(config_path))
+    yield from _mapping(settings)
     yield from _place(settings)
     yield from _database(settings)
     yield from _webhook(settings)
@@ -77,6 +81,17 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
         yield Finding("API key", False, str(error), error.hint)
         return
     yield from _account(settings, app.brevo(settings, key))
+
+
+def _mapping(settings: Config) -> Iterator[Finding]:
+    """A field that outboxd does not know may be one of the payload's, or misspelt and never sent."""
+    for name in settings.field_mapping:
+        if name == "email" or is_path(name) or canonical(name) in CANONICAL:
+            continue
+        near = get_close_matches(canonical(name), sorted(CANONICAL), n=1, cutoff=0.8)
+        if near:
+            told = f"{name} is looked for in payloads just as it is written; did you mean {near[0]}?"
+            yield Finding("mapping", True, told, is_warning=True)
 
 
 def _place(settings: Config) -> Iterator[Finding]:
