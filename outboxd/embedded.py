@@ -42,14 +42,14 @@ class CustomerSync:
         batch: Mapping[str, Any] | None = None,
         hybrid: Mapping[str, Any] | None = None,
     ) -> None:
-        skill = {"source": source, "field_mapping": field_mapping, "options": dict(options or {})}
+        skill = {"source": source, "field_mapping": _section(field_mapping), "options": _section(options)}
         settings = {
             "database": os.fspath(database),
             "skills": {"customer-sync": {name: value for name, value in skill.items() if value is not None}},
-            "brevo": dict(brevo or {}),
-            "retry": dict(retry or {}),
-            "batch": dict(batch or {}),
-            "hybrid": dict(hybrid or {}),
+            "brevo": _section(brevo),
+            "retry": _section(retry),
+            "batch": _section(batch),
+            "hybrid": _section(hybrid),
         }
         self._settings = config.from_mapping(settings, "CustomerSync")
         self._key = config.checked_key(brevo_api_key, "brevo_api_key")
@@ -119,3 +119,8 @@ class CustomerSync:
                 yield relay
             finally:
                 self._stopping.clear()  # for the next time
+
+
+def _section(given: object) -> object:
+    """Any mapping as a section of settings; what is none is told with the other faults."""
+    return dict(given) if isinstance(given, Mapping) else given

@@ -87,6 +87,14 @@ def test_an_event_without_its_parts_is_refused(tmp_path: Path, event: dict[str, 
         made(tmp_path, sandbox).trigger(event)
 
 
+@pytest.mark.parametrize("section", ["options", "field_mapping", "brevo", "retry", "batch", "hybrid"])
+@pytest.mark.parametrize("value", ["list_id", ["list_id"], 5])
+def test_what_is_no_section_is_told_as_every_other_fault(tmp_path: Path, section: str, value: Any) -> None:
+    wrong: dict[str, Any] = {section: value}
+    with pytest.raises(ConfigError, match=rf"{section}: must be a (section|mapping)"):
+        CustomerSync(database=tmp_path / "outbox.db", brevo_api_key="key", **wrong)
+
+
 def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         CustomerSync(

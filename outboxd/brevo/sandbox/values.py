@@ -56,10 +56,10 @@ def as_attribute(name: str, given: str | Attribute) -> Attribute:
     """An attribute given as such, or by the name of its type; raises ConfigError."""
     if isinstance(given, Attribute):
         return given
-    if given not in TYPES - {"category", "multiple-choice"}:
+    if given not in (simple := TYPES - {"category", "multiple-choice"}):
         raise ConfigError(
             [f"attribute {name}: {given!r} is no type that can stand alone"],
-            hint="a category or a multiple-choice needs its options: pass an Attribute",
+            hint=f"use {', '.join(sorted(simple))}; a category or a multiple-choice is made in Python alone",
         )
     return Attribute(name, given)
 
