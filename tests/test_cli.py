@@ -218,6 +218,17 @@ def test_check_asks_whether_a_field_near_to_a_known_one_is_misspelt(shop: Shop, 
     assert told == ["firstname is looked for in payloads just as it is written; did you mean firstName?"]
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("statsu", "No such command 'statsu'. Did you mean 'status'?"), ("xyzzy", "No such command 'xyzzy'.\n")],
+)
+def test_a_misspelt_command_is_told_with_the_nearest(
+    written: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([written]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_errors_are_text_with_a_hint_and_an_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
