@@ -154,6 +154,19 @@ def test_a_new_address_that_is_taken_merges_into_that_contact(make_shop: MakeSho
     assert left["emailBlacklisted"] is True
 
 
+@pytest.mark.parametrize("says_it_again", [True, False])
+def test_a_phone_moves_along_to_an_address_that_is_taken(shop: Shop, says_it_again: bool) -> None:
+    """No two contacts can have it, and it is the old one's until that is gone."""
+    elsewhere(shop, "POST", "/contacts", {"email": "new@example.com"})
+    shop.sent("created", id=1, email="old@example.com", firstName="Ada", phone="+4915112345678")
+    phone = {"phone": "+4915112345678"} if says_it_again else {}
+    moved = shop.sent("updated", id=1, email="new@example.com", firstName="Ada", **phone)
+    [left] = shop.sandbox.contacts
+    assert left["email"] == "new@example.com"
+    assert left["attributes"] == {"FIRSTNAME": "Ada", "SMS": "4915112345678"}
+    assert "phone left out" not in moved["last_error"]
+
+
 def test_a_move_of_a_contact_that_brevo_lost_makes_it_anew(shop: Shop) -> None:
     shop.sent("created", **ANN)
     elsewhere(shop, "DELETE", "/contacts/ann%40example.com?identifierType=email_id")

@@ -275,11 +275,15 @@ class _Visit:
         self._warn("the new address was a contact already: updated that one and removed the old one")
         moved = {**_kept(old, change.delivered), **change.complete}
         self.holds = frozenset(moved)
-        body = {"attributes": moved, **_lists(change), **flag}
-        answer = self._send("PUT", contact_path(change.email), body)
-        if not answer.is_success:
+        phones = {name: value for name, value in moved.items() if name in PHONES}
+        rest = _without_phones({"attributes": moved, **_lists(change), **flag})
+        answer = self._send("PUT", contact_path(change.email), rest) if rest else answer
+        if rest and not answer.is_success:
             return answer
         gone = self._call("DELETE", contact_path(known_as))
+        if phones and "phone" not in self._healed and (gone.is_success or gone.says_gone):
+            # No two contacts can have a phone, and until now it was the old one's.
+            return self._send("PUT", contact_path(change.email), {"attributes": phones})
         return _done(gone, "") if gone.says_gone else gone
 
     def _made_it(self, change: Upsert) -> bool:
@@ -323,10 +327,10 @@ class _Visit:
 
 
 def _kept(old: Answer, names: frozenset[str]) -> dict[str, Any]:
-    """What the contact that goes away has from here; its phone is still its own."""
+    """What the contact that goes away has from here."""
     attributes = old.body.get("attributes")
     had = attributes if isinstance(attributes, dict) else {}
-    return {name: had[name] for name in names if name not in PHONES and had.get(name) not in (None, "")}
+    return {name: had[name] for name in names if had.get(name) not in (None, "")}
 
 
 def _without_phones(body: Mapping[str, Any]) -> dict[str, Any]:
