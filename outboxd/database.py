@@ -156,6 +156,12 @@ def identity(path: str | PathLike[str]) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def log(path: str | PathLike[str]) -> tuple[tuple[int, int] | None, ...]:
+    """Which files lie beside the database at `path` as its log, and as the index to that."""
+    place = os.path.realpath(path)  # SQLite's, too
+    return tuple(identity(f"{place}{suffix}") for suffix in ("-wal", "-shm"))
+
+
 def look_through(path: Path) -> None:
     """Raise DatabaseError unless the whole file at `path` is sound; of a large one that takes seconds."""
     with reading(path) as connection:

@@ -34,7 +34,7 @@ class Pooled:
     def __init__(self, path: str, given: str | PathLike[str]) -> None:
         self.path = path
         self._file = database.identity(path)
-        self._log: File = None
+        self._log: tuple[File, ...] | None = None
         self.connection = database.connect(given)
 
     def begin(self) -> bool:
@@ -42,12 +42,12 @@ class Pooled:
         here. Who wrote to that would write for nobody.
         """
         self.connection.execute("BEGIN IMMEDIATE")
-        self._log = self._log or _log(self.path)  # by now there is one
+        self._log = self._log or database.log(self.path)  # by now there is one
         return self.stands()
 
     def stands(self) -> bool:
         """As far as can be seen without a transaction."""
-        return (database.identity(self.path), _log(self.path)) == (self._file, self._log)
+        return (database.identity(self.path), database.log(self.path)) == (self._file, self._log)
 
 
 _idle: deque[Pooled] = deque()
@@ -93,14 +93,6 @@ def _take(path: str) -> Pooled | None:
         else:
             kept.connection.close()
     return None
-
-
-def _log(path: str) -> File:
-    try:
-        found = os.stat(f"{path}-wal")
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def close(most: int = 0) -> None:

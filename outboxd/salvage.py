@@ -29,7 +29,8 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
         raise database.unusable(outbox.path if _is_damaged(error) else part, error) from error
     finally:
         discard(part)
-    hint = f"to have it back: outboxd restore {target}" if pending else None
+    is_gone = pending and not outbox.is_in_place  # a lost log was copied back to where it belongs
+    hint = f"to have it back: outboxd restore {target}" if is_gone else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
     return target
 

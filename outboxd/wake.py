@@ -25,13 +25,15 @@ POLL = 0.04
 BLIND = 10.0
 """Seconds of a rest at most without inotify: nothing else tells whoever rests that a lock was removed."""
 
-EAGER = (*(0.00025,) * 8, *(0.001 * 4**number for number in range(6)))
-"""Seconds between the looks after a hint: most commits follow within a millisecond, others later."""
+EAGER = (*(0.00025,) * 8, 0.001, 0.004, 0.016, 0.064, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between the looks after a hint: most commits follow within a millisecond, others only once a slow
+disk has what was written, of which there is no hint.
+"""
 
 IN_MODIFY, IN_ATTRIB, IN_MOVE_SELF, IN_Q_OVERFLOW, IN_IGNORED = 0x2, 0x4, 0x800, 0x4000, 0x8000
 CHANGED = IN_ATTRIB | IN_MOVE_SELF
-WATCHED = {"": CHANGED, "-wal": IN_MODIFY}
-"""What there is a hint of: that the database was removed or put aside, and that its log is written to."""
+WATCHED = {"": CHANGED, "-wal": IN_MODIFY | CHANGED, "-shm": CHANGED}
+"""What there is a hint of: that the database or its log was removed or put aside, or the log written to."""
 
 LOCKS = (".daemon", ".drainers")
 """Whoever removes these lets others in; not all that drain have both."""
@@ -104,7 +106,7 @@ class Hints:
             return False
         while told:
             _, mask, _, length = EVENT.unpack_from(told)
-            self._are_watched = self._are_watched and not mask & IN_IGNORED
+            self._are_watched = self._are_watched and not mask & (IN_IGNORED | IN_Q_OVERFLOW)
             is_gone = is_gone or bool(mask & (CHANGED | IN_Q_OVERFLOW))
             told = told[EVENT.size + length :]
         return is_gone

@@ -91,6 +91,28 @@ def test_a_removed_outbox_is_told_waited_for_and_taken_up_when_it_is_made_anew(
     backup.check(daemon.database)
 
 
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-shm",), ("-wal", "-shm")])
+def test_a_log_that_is_removed_is_folded_into_the_outbox_and_made_anew(
+    config: Path, sandbox: Sandbox, suffixes: tuple[str, ...]
+) -> None:
+    """Before shops write to another one, of which nobody would hear. A copy is kept, and not needed."""
+    sandbox.faults.add(Fault(status=503, times=1))
+    with Daemon(config) as daemon:
+        created(daemon.ready().database, 1)
+        until(lambda: daemon.status()["retrying"] == 1)
+        remove(daemon.database, *suffixes)
+        daemon.says("unstuck")
+        assert f'reason="the log of {daemon.database} was removed while it was in use"' in daemon.words
+        assert "to have it back" not in daemon.words
+        created(daemon.database, 2)
+        until(lambda: sandbox.contact("ann2@example.com"))
+        until(lambda: daemon.status()["delivered"] == 2, 15)
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+    backup.check(daemon.database)
+    assert pending(lost(daemon.database)) == [1]
+
+
 def test_what_was_pending_in_a_removed_file_is_salvaged(config: Path, sandbox: Sandbox) -> None:
     """Its log included: nobody else can reach it any more."""
     sandbox.faults.add(Fault(status=503))

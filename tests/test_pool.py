@@ -84,6 +84,23 @@ def test_a_log_that_is_not_the_one_at_its_place_is_not_written_to(db: Path) -> N
     backup.check(db)
 
 
+def test_a_log_whose_index_is_not_the_one_at_its_place_is_not_written_to(db: Path) -> None:
+    """Others would write over what is written there, for they cannot see it."""
+    write(db, 1)
+    db.with_name("outbox.db-shm").unlink()
+    insert = "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')"
+    writing = f"c = sqlite3.connect({str(db)!r}); c.execute({insert!r}); c.commit()"
+    command = [sys.executable, "-c", f"import sqlite3; {writing}; print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert write(db, 3) == 3
+        assert ids(db) == [1, 2, 3]
+        other.communicate(b"\n")
+    pool.close()
+    backup.check(db)
+
+
 STRANGER = """
 import sqlite3, sys
 from outboxd.locks import turn

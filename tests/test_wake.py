@@ -14,7 +14,7 @@ import pytest
 
 from outboxd import database
 from outboxd.locks import drainer
-from outboxd.wake import Bell, Hints, Wake
+from outboxd.wake import CALM, EAGER, Bell, Hints, Wake
 
 LONG = 20.0
 """Seconds that no test waits for in vain."""
@@ -114,7 +114,15 @@ def test_what_is_written_and_not_committed_ends_no_rest(wake: Wake, path: Path) 
     assert rested(wake, seen) < LONG
 
 
-@pytest.mark.parametrize("file", ["", ".daemon", ".drainers"])
+def test_a_commit_is_not_looked_for_much_later_than_it_took_to_follow_its_writing() -> None:
+    """As where a disk takes seconds to have it."""
+    since = EAGER[0]
+    for pause in (*EAGER, CALM):
+        assert pause <= 4 * since
+        since += pause
+
+
+@pytest.mark.parametrize("file", ["", "-wal", "-shm", ".daemon", ".drainers"])
 def test_what_must_stay_and_is_removed_ends_the_rest(
     monkeypatch: pytest.MonkeyPatch, path: Path, watched: sqlite3.Connection, file: str
 ) -> None:
@@ -140,6 +148,28 @@ def test_a_log_that_is_made_anew_is_watched_anew(path: Path) -> None:
         second.execute(INSERT)
         assert hints.will_come()
     hints.close()
+
+
+def test_where_hints_were_lost_it_is_watched_anew(path: Path) -> None:
+    """One of those may have told that the log is another file by now."""
+    limit = Path("/proc/sys/fs/inotify/max_queued_events")
+    if not os.access(limit, os.W_OK):
+        pytest.skip("only root, where containers allow it, can make the queue of hints short")
+    before = limit.read_text()
+    limit.write_text("1")
+    try:
+        hints = Hints(path)
+    finally:
+        limit.write_text(before)
+    with closing(hints), closing(database.connect(path)) as connection:
+        connection.execute(INSERT)
+        assert hints.will_come()
+        path.with_name("outbox.db-wal").touch()
+        path.touch()
+        path.with_name("outbox.db-shm").touch()
+        assert hints.take()
+        assert not hints._are_watched
+        assert hints.will_come()
 
 
 def test_a_bell_that_is_closed_rings_for_nobody() -> None:

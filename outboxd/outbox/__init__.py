@@ -69,13 +69,24 @@ class Outbox:
         self._file = database.identity(path)
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
-        self._engine.connect().close()  # now, and kept: later another file may lie at the path
+        self._open()
+        self._log = database.log(path)
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
         self.imports = imports.Ledger(self._transaction, chunk=IMPORTED, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
+
+    def _open(self) -> None:
+        """Open all files now, to be kept: later others may lie at their places."""
+        try:
+            with closing(self._engine.raw_connection()) as writer:
+                for cursor in (writer.cursor(), self._watch.cursor()):
+                    cursor.execute("PRAGMA data_version")
+                    cursor.fetchall()
+        except sqlite3.Error as error:
+            raise database.unusable(self.path, error) from error
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -84,14 +95,24 @@ class Outbox:
 
     @property
     def is_adrift(self) -> bool:
-        """Whether what is open here is not the file at the path any more."""
-        return database.identity(self.path) != self._file
+        """Whether what is open here is not what lies at the path, and beside it, any more."""
+        return not self.is_in_place or database.log(self.path) != self._log
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file at the path, whatever its log, is the one that is open here."""
+        return database.identity(self.path) == self._file
 
     def _stay(self) -> None:
         """Raise AdriftError rather than go on with a file that nobody else sees."""
         self.asked_at = monotonic()
         if not self.is_adrift:
             return
+        if self.is_in_place:
+            raise AdriftError(
+                f"the log of {self.path} was removed while it was in use",
+                hint="leave what ends in -wal and -shm alone: SQLite makes it, and removes it",
+            )
         if self.path.exists():
             raise AdriftError(f"another file has taken the place of {self.path}")
         raise AdriftError(
