@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from socket import create_server
@@ -78,8 +79,52 @@ def test_a_body_that_nobody_takes_in_ends_at_the_deadline() -> None:
     with create_server(("127.0.0.1", 0)) as deaf:
         started = monotonic()
         client = brevo(f"http://127.0.0.1:{deaf.getsockname()[1]}/v3", seconds=0.3)
-        assert client.call("POST", "/contacts/import", b" " * (1 << 26)).status == 0
+        answer = client.call("POST", "/contacts/import", b" " * (1 << 26))
+        assert (answer.status, answer.message) == (0, "no answer within 0.3 seconds")
         assert monotonic() - started < 3
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_an_answer_is_heard_that_comes_before_the_body_is_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_secure: bool
+) -> None:
+    """As of a server to which the body is too large, and which then closes the connection."""
+    if is_secure and shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    context = certified(tmp_path) if is_secure else None
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "certificate.pem"))
+
+    def answer() -> None:
+        peer, _ = server.accept()
+        with context.wrap_socket(peer, server_side=True) if context else peer as sock:
+            sock.recv(1)
+            sock.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+
+    with create_server(("127.0.0.1", 0)) as server:
+        answering = Thread(target=answer)
+        answering.start()
+        client = brevo(f"http{'s' * is_secure}://127.0.0.1:{server.getsockname()[1]}/v3", seconds=10)
+        assert client.call("POST", "/contacts/import", b" " * (1 << 26)).status == 413
+        answering.join()
+
+
+def test_what_is_no_tls_at_all_is_not_taken_for_a_certificate() -> None:
+    """The operator would look at the host's clock."""
+    with create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer, suppress(ConnectionError):
+                peer.recv(1 << 16)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+                peer.recv(1 << 16)
+
+        answering = Thread(target=answer)
+        answering.start()
+        told = brevo(f"https://127.0.0.1:{server.getsockname()[1]}/v3").call("GET", "/account").message
+        answering.join()
+    assert told.startswith("Brevo cannot be reached: ")
+    assert "certificate" not in told
 
 
 def test_each_call_over_one_connection_has_a_deadline_of_its_own() -> None:

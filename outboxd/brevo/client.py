@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from math import inf
+from ssl import SSLCertVerificationError
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -137,14 +138,8 @@ class Brevo:
         try:
             timeout = Allowance(min(give_up, monotonic() + allowed))
             return self._exchange(name, method, path, body, timeout, largest)
-        except requests.exceptions.SSLError:
-            return Answer(
-                name, message="Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
-            )
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
-            return Answer(name, message=f"no answer within {allowed:g} seconds")
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return Answer(name, message=f"Brevo cannot be reached: {_cause(error)}")
+            return Answer(name, message=_failure(error, allowed))
 
     def _exchange(
         self,
@@ -376,9 +371,13 @@ def _done(answer: Answer, message: str) -> Answer:
     return replace(answer, is_settled=True, message=message)
 
 
-def _cause(error: BaseException) -> str:
+def _failure(error: BaseException, allowed: float) -> str:
     """The root of a chain of exceptions, in words; addresses in URLs stay out of it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    if isinstance(error, SSLCertVerificationError):
+        return "Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
+    if isinstance(error, TimeoutError | requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
+        return f"no answer within {allowed:g} seconds"
     text = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    return str(text)
+    return f"Brevo cannot be reached: {text}"

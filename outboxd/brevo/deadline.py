@@ -8,6 +8,7 @@ any more once that is used up: a process that stood still meanwhile may have bee
 import io
 import socket
 from http.client import HTTPResponse
+from ssl import SSLEOFError
 from time import monotonic
 from typing import Any, Self
 
@@ -63,7 +64,10 @@ class _Timed:
 
     def sendall(self, data: bytes) -> None:
         self.limit_wait("it is too late to send this")
-        self._sock.sendall(data)
+        try:
+            self._sock.sendall(data)
+        except SSLEOFError as error:  # the other side may have answered before it closed
+            raise BrokenPipeError(*error.args) from error
 
 
 class _Reads(io.RawIOBase):
