@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from outboxd import database
-from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError, RightsError
+from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError
 
 PAGES = 2_000
 """Pages between two words on how far it is."""
@@ -100,6 +100,10 @@ def move_to_free(made: Path, path: Path) -> Path:
         except FileExistsError:
             continue
         except OSError:  # a file system without links
+            try:
+                name.touch(exist_ok=False)
+            except FileExistsError:
+                continue
             made.replace(name)
         made.unlink(missing_ok=True)
         with suppress(OSError):
@@ -138,19 +142,20 @@ def check(path: Path) -> str:
 
 def create(path: Path) -> None:
     """An empty file for the directory's group, to be filled; one that a killed process left is replaced."""
-    discard(path)
     try:
+        discard(path)
         database.create(path)
         with suppress(PermissionError):  # setgid has done it, or the group is not ours to give
             os.chown(path, -1, path.parent.stat().st_gid)
     except OSError as error:
-        raise RightsError(f"{path} cannot be made: {error.strerror}") from error
+        raise database.unmade(path, error) from error
 
 
 def discard(path: Path) -> None:
     """Remove a copy that is not wanted, with what may have come to stand beside it."""
     for suffix in ("", "-wal", "-shm", "-journal", ".turn"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(path.name + suffix).unlink()
 
 
 def plain(path: Path, *, mode: str = "rw") -> sqlite3.Connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
 from outboxd.locks import turn
@@ -162,6 +162,15 @@ def log(path: str | PathLike[str]) -> tuple[tuple[int, int] | None, ...]:
     return tuple(identity(f"{place}{suffix}") for suffix in ("-wal", "-shm"))
 
 
+def discard_log(path: str | PathLike[str], known: tuple[tuple[int, int] | None, ...]) -> None:
+    """Remove the log at `path`, of a database that lies there no more, unless it is another than `known`."""
+    if log(path) != known:
+        return
+    for suffix in ("-wal", "-shm"):
+        with suppress(OSError):
+            os.unlink(f"{os.path.realpath(path)}{suffix}")
+
+
 def look_through(path: Path) -> None:
     """Raise DatabaseError unless the whole file at `path` is sound; of a large one that takes seconds."""
     with reading(path) as connection:
@@ -234,10 +243,7 @@ def create(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise unusable(path, error) from error
     except OSError as error:
-        raise RightsError(
-            f"{path} cannot be created: {error.strerror}",
-            hint=f"give this user write access to {path.parent}",
-        ) from error
+        raise unmade(path, error) from error
     try:
         if os.geteuid() == 0:  # made for the one who drains, as SQLite makes the files beside it
             directory = path.parent.stat()
@@ -245,6 +251,17 @@ def create(path: Path) -> None:
         os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
     finally:
         os.close(descriptor)
+
+
+def unmade(path: Path, error: OSError) -> DatabaseError | RightsError:
+    """What it means that the file at `path` cannot be made, with its mend."""
+    from outboxd import place
+
+    told = f"{path} cannot be created: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return RightsError(told, hint=f"give this user write access to {path.parent}")
+    mends = (fault.mend for fault in place.faults(path) if fault.what == "disk")
+    return DatabaseError(told, hint=next(mends, None))
 
 
 def migrate(path: Path) -> tuple[str | None, str]:

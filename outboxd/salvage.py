@@ -5,11 +5,13 @@ Once it is closed the kernel forgets it, with whatever was pending in there, so 
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, report
 from outboxd.backup import copy_of, create, discard, move_to_free, part_of
+from outboxd.errors import DatabaseError
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.trouble import AGAIN, Trouble
@@ -20,15 +22,20 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     lost = outbox.path.with_name(f"{outbox.path.name}.lost-{lost_at:%Y%m%dT%H%M%SZ}")
     part = part_of(lost)
     try:
-        create(part)  # whatever fails from here on, its disk can be told
-        with outbox.opened() as origin:
+        with outbox.opened() as origin:  # at once, whether or not there is room for a copy
+            create(part)  # whatever fails from here on, its disk can be told
             pending = origin.execute(report.DEPTH).fetchone()[0]
             copy_of(origin, part)
         target = move_to_free(part, lost)
     except sqlite3.Error as error:
+        if not part.exists():
+            raise DatabaseError(f"the log of {outbox.path} cannot be read or emptied ({error})") from error
         raise database.unusable(outbox.path if _is_damaged(error) else part, error) from error
+    except OSError as error:
+        raise database.unmade(lost, error) from error
     finally:
-        discard(part)
+        with suppress(OSError):  # what failed is told, not this
+            discard(part)
     is_gone = pending and not outbox.is_in_place  # a lost log was copied back to where it belongs
     hint = f"to have it back: outboxd restore {target}" if is_gone else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))

@@ -1,5 +1,6 @@
 """The disk is full, read-only or broken: it is told, nothing is lost or doubled, and all goes on after it."""
 
+import json
 import resource
 import signal
 import subprocess
@@ -151,6 +152,24 @@ def test_what_is_lost_on_a_full_disk_is_salvaged_once_there_is_room(disk: Path) 
             daemon.says(" salvaged ")
     [lost] = disk.glob("outbox.db.lost-*")
     backup.check(lost)
+
+
+@needs_mounts
+def test_what_is_lost_where_nothing_can_be_made_is_told_as_that_and_held(disk: Path) -> None:
+    with Sandbox() as sandbox:
+        config = write_config(disk.parent / "config.yaml", sandbox.url)
+        room = disk / "room"
+        room.mkdir()
+        settings = json.loads(config.read_text())
+        config.write_text(json.dumps({**settings, "database": str(room / "outbox.db")}))
+        with Daemon(config) as daemon:
+            daemon.ready()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", room], check=True)
+            daemon.says("cannot be created: Read-only file system", 40)
+            assert f'hint="sudo mount -o remount,rw {room}"' in daemon.words
+            subprocess.run(["umount", room], check=True)
+            daemon.says("unstuck")
+            assert "bug" not in daemon.words
 
 
 def test_a_disk_that_fails_to_write_is_told_once_and_recovered_from(tmp_path: Path) -> None:

@@ -298,6 +298,22 @@ def test_each_of_two_that_lose_one_file_keeps_a_copy(config: Path, sandbox: Sand
     assert [pending(Path(each)) for each in told] == [[1], [1]]
 
 
+def test_a_file_that_is_made_where_one_was_lost_has_a_log_of_its_own(shop: Shop) -> None:
+    """However often it takes to salvage the lost one: what the new one has is neither read nor emptied."""
+    created(shop.path, 1)
+    made = shop.path.with_name("made.db")
+    database.migrate(made)
+    with closing(app.outbox(shop.settings)) as outbox:
+        remove(shop.path, "")
+        for number in (2, 3):
+            with outbox.opened() as origin:
+                assert origin.execute("SELECT payload ->> 'id' FROM outbox").fetchall() == [(1,)]
+            if made.exists():
+                made.rename(shop.path)
+            created(shop.path, number)
+    assert pending(shop.path) == [2, 3]
+
+
 def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:
     elsewhere = shop.path.with_name("elsewhere.db")
     shop.path.rename(elsewhere)

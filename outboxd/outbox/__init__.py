@@ -69,7 +69,12 @@ class Outbox:
         self._file = database.identity(path)
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
-        self._open()
+        try:  # the log, too: later others may lie at these places
+            self._ask_writer("PRAGMA data_version")
+            self._watch.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise database.unusable(path, error) from error
+        self._is_folded = False
         self._log = database.log(path)
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -78,15 +83,11 @@ class Outbox:
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
-    def _open(self) -> None:
-        """Open all files now, to be kept: later others may lie at their places."""
-        try:
-            with closing(self._engine.raw_connection()) as writer:
-                for cursor in (writer.cursor(), self._watch.cursor()):
-                    cursor.execute("PRAGMA data_version")
-                    cursor.fetchall()
-        except sqlite3.Error as error:
-            raise database.unusable(self.path, error) from error
+    def _ask_writer(self, sql: str) -> None:
+        with closing(self._engine.raw_connection()) as writer:
+            cursor = writer.cursor()
+            cursor.execute(sql)
+            cursor.fetchall()
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -121,14 +122,15 @@ class Outbox:
 
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
-        """What is open here, to be read, wherever its file is; its log is empty.
+        """What is open here, to be read, wherever its file is; its log is empty, and gone as the file is.
 
-        The log lies where that of the next file is looked for, and would be taken for it.
+        It lies where that of the next file is looked for, and would be taken for it; later it may be that.
         """
-        with closing(self._engine.raw_connection()) as connection:
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            cursor.fetchall()
+        if not self._is_folded:
+            self._ask_writer("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._is_folded = True
+            if not self.is_in_place:
+                database.discard_log(self.path, self._log)
         yield self._watch
 
     @contextmanager
