@@ -56,10 +56,21 @@ def back_up(
 def part_of(target: Path) -> Path:
     """Where the file that is to become `target` is made; what killed processes left there goes."""
     for left in target.parent.glob(f".*.[0-9]*{PART}"):
-        if not Path("/proc", left.name.removesuffix(PART).rpartition(".")[2]).exists():
+        if not _runs(left.name.removesuffix(PART).rpartition(".")[2]):
             with suppress(OSError):  # it is in nobody's way
                 discard(left)
     return target.with_name(f".{target.name}.{os.getpid()}{PART}")
+
+
+def _runs(process_id: str) -> bool:
+    """Whether there is such a process: /proc may hide those of others."""
+    try:
+        os.kill(int(process_id), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        pass
+    return True
 
 
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:

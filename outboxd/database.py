@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
 from outboxd.locks import turn
@@ -154,21 +154,6 @@ def identity(path: str | PathLike[str]) -> tuple[int, int] | None:
     except OSError as error:
         raise unusable(path, error) from error
     return found.st_dev, found.st_ino
-
-
-def log(path: str | PathLike[str]) -> tuple[tuple[int, int] | None, ...]:
-    """Which files lie beside the database at `path` as its log, and as the index to that."""
-    place = os.path.realpath(path)  # SQLite's, too
-    return tuple(identity(f"{place}{suffix}") for suffix in ("-wal", "-shm"))
-
-
-def discard_log(path: str | PathLike[str], known: tuple[tuple[int, int] | None, ...]) -> None:
-    """Remove the log at `path`, of a database that lies there no more, unless it is another than `known`."""
-    if log(path) != known:
-        return
-    for suffix in ("-wal", "-shm"):
-        with suppress(OSError):
-            os.unlink(f"{os.path.realpath(path)}{suffix}")
 
 
 def look_through(path: Path) -> None:

@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 
 from outboxd import database
+from outboxd.anchor import Anchor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
-
-    File = tuple[int, int] | None
-    """Which file lies at a path."""
 
 MOST = 4
 """Connections that are kept, for as many threads that write at once."""
@@ -33,8 +31,7 @@ class Pooled:
 
     def __init__(self, path: str, given: str | PathLike[str]) -> None:
         self.path = path
-        self._file = database.identity(path)
-        self._log: tuple[File, ...] | None = None
+        self._anchor = Anchor(path)
         self.connection = database.connect(given)
 
     def begin(self) -> bool:
@@ -42,12 +39,12 @@ class Pooled:
         here. Who wrote to that would write for nobody.
         """
         self.connection.execute("BEGIN IMMEDIATE")
-        self._log = self._log or database.log(self.path)  # by now there is one
+        self._anchor.hold_log()  # by now there is one
         return self.stands()
 
     def stands(self) -> bool:
         """As far as can be seen without a transaction."""
-        return (database.identity(self.path), database.log(self.path)) == (self._file, self._log)
+        return self._anchor.holds
 
 
 _idle: deque[Pooled] = deque()

@@ -36,7 +36,7 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     finally:
         with suppress(OSError):  # what failed is told, not this
             discard(part)
-    is_gone = pending and not outbox.is_in_place  # a lost log was copied back to where it belongs
+    is_gone = pending and not outbox.anchor.holds_file  # a lost log was copied back to where it belongs
     hint = f"to have it back: outboxd restore {target}" if is_gone else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
     return target
@@ -49,7 +49,7 @@ def leave(
     lost_at = clock()  # once: under one name each reason is told once, however often this is tried
     while True:
         try:
-            if outbox.is_adrift:
+            if not outbox.anchor.holds:
                 salvage(outbox, lost_at)
             return
         except Exception as error:  # no room for a copy: it may mend

@@ -78,8 +78,9 @@ class Hints:
     """What inotify tells of the database at `path` and of its log, as far as the host has it."""
 
     def __init__(self, path: Path) -> None:
-        self._files = {os.fsencode(f"{path}{suffix}"): mask for suffix, mask in WATCHED.items()}
-        self._locks = [os.fsencode(f"{path}{suffix}") for suffix in LOCKS]
+        place = os.path.realpath(path)  # what stands beside the file stands where it is itself
+        self._files = {os.fsencode(f"{place}{suffix}"): mask for suffix, mask in WATCHED.items()}
+        self._locks = [os.fsencode(f"{place}{suffix}") for suffix in LOCKS]
         self._libc = ctypes.CDLL(None)
         has_inotify = hasattr(self._libc, "inotify_init1")
         self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC) if has_inotify else -1

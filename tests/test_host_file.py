@@ -320,4 +320,4 @@ def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(sh
     elsewhere.rename(shop.path)
     assert shop.sent("created", id=1, email="ann@example.com")["status"] == "delivered"
     with closing(app.outbox(shop.settings)) as outbox:
-        assert not outbox.is_adrift
+        assert outbox.anchor.holds

@@ -15,6 +15,7 @@ HEIGHTS = (
     {"exposition", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "retention", "brevo.sandbox"},
+    {"anchor"},
     {"sources", "labels", "pool", "report", "person", "outbox", "brevo", "backup"},
     {"intake", "values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},
     {"lane", "fold", "mapping", "window", "exports"},

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from outboxd import database
+from outboxd.anchor import Anchor
 from outboxd.clock import from_text, to_text
 from outboxd.errors import AdriftError
 from outboxd.event import Claim, Event, Result
@@ -66,7 +67,7 @@ class Outbox:
     def __init__(self, path: Path, *, default_source: str, wanted: Wanted = NOTHING) -> None:
         self.path = path
         self.default_source = default_source
-        self._file = database.identity(path)
+        self.anchor = Anchor(path)
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
         try:  # the log, too: later others may lie at these places
@@ -74,8 +75,8 @@ class Outbox:
             self._watch.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
+        self.anchor.hold_log()
         self._is_folded = False
-        self._log = database.log(path)
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -94,22 +95,12 @@ class Outbox:
         self._watch.close()
         self._engine.dispose()
 
-    @property
-    def is_adrift(self) -> bool:
-        """Whether what is open here is not what lies at the path, and beside it, any more."""
-        return not self.is_in_place or database.log(self.path) != self._log
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the file at the path, whatever its log, is the one that is open here."""
-        return database.identity(self.path) == self._file
-
     def _stay(self) -> None:
         """Raise AdriftError rather than go on with a file that nobody else sees."""
         self.asked_at = monotonic()
-        if not self.is_adrift:
+        if self.anchor.holds:
             return
-        if self.is_in_place:
+        if self.anchor.holds_file:
             raise AdriftError(
                 f"the log of {self.path} was removed while it was in use",
                 hint="leave what ends in -wal and -shm alone: SQLite makes it, and removes it",
@@ -129,8 +120,8 @@ class Outbox:
         if not self._is_folded:
             self._ask_writer("PRAGMA wal_checkpoint(TRUNCATE)")
             self._is_folded = True
-            if not self.is_in_place:
-                database.discard_log(self.path, self._log)
+            if not self.anchor.holds_file:
+                self.anchor.discard_log()
         yield self._watch
 
     @contextmanager

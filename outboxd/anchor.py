@@ -1,0 +1,55 @@
+"""Anchor: which file a connection has open, and which log beside it, and whether they still lie there.
+
+Others may remove them or put others in their place, and SQLite does not tell: it goes on with what is open.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from outboxd import database
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+
+    Log = tuple[tuple[int, int] | None, ...]
+    """Which files lie beside a database as its log, and as the index to that."""
+
+SUFFIXES = ("-wal", "-shm")
+
+
+class Anchor:
+    """Made before the database at `path` is opened; `hold_log` once the connection has read or written."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = path
+        self._place = os.path.realpath(path)  # SQLite makes the log where the file itself is
+        self._file = database.identity(path)
+        self._log: Log | None = None
+
+    def hold_log(self) -> None:
+        """The log that lies there by now is the one that is open."""
+        self._log = self._log or self._beside()
+
+    @property
+    def holds(self) -> bool:
+        """Whether what lies there is what is open, the file and its log …"""
+        return self.holds_file and self._beside() == self._log
+
+    @property
+    def holds_file(self) -> bool:
+        """… and the file, whatever its log."""
+        return database.identity(self._path) == self._file
+
+    def discard_log(self) -> None:
+        """Remove the log, whose file lies there no more; unless another one has come by now."""
+        if self._beside() != self._log:
+            return
+        for suffix in SUFFIXES:
+            with suppress(OSError):
+                os.unlink(f"{self._place}{suffix}")
+
+    def _beside(self) -> Log:
+        return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
