@@ -247,7 +247,8 @@ def chores(settings: Config) -> Iterator[tuple[timedelta, Callable[[], None]]]:
     """What the daemon does beside the draining: how often, and what."""
     if (file := settings.metrics.textfile) is not None:
         page = partial(metrics.page, settings.database, enabled=settings.enabled)
-        yield settings.metrics.interval, Textfile(file, lambda: page(clock.wall())).write
+        needed = place.files(settings.database)
+        yield settings.metrics.interval, Textfile(file, lambda: page(clock.wall()), needed=needed).write
 
 
 def describe(settings: Config) -> str:

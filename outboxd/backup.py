@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from outboxd import database
+from outboxd import database, place
 from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError
 
 PAGES = 2_000
@@ -33,10 +33,10 @@ def back_up(
 ) -> int:
     """Copy the outbox at `source` to `target`, whole and checked, or not at all; its size in bytes.
 
-    Raises BackupError if something is there already, unless `force`, or if it is the outbox itself.
+    Raises BackupError if something is there already, unless `force`, or if it is part of the outbox.
     """
-    if target.exists() and target.samefile(source):
-        raise BackupError(f"{target} is the outbox itself", hint="name another file")
+    if place.is_among(target, place.files(source)):
+        raise BackupError(f"{target} belongs to the outbox itself", hint="name another file")
     if target.exists() and not force:
         raise BackupError(f"{target} is there already", hint="name another file, or say --force")
     if target.with_name(target.name + "-wal").exists():

@@ -6,7 +6,7 @@ database's business alone. The directory sets the measure: its owner drains, and
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -29,6 +29,23 @@ class Fault(NamedTuple):
     what: str
     told: str
     mend: str
+
+
+def files(path: Path) -> list[Path]:
+    """All that belongs to the outbox at `path`, there already or not."""
+    return [Path(f"{os.path.realpath(path)}{suffix}") for suffix in SUFFIXES]
+
+
+def is_among(path: Path, needed: Iterable[Path]) -> bool:
+    """Whether `path` is one of the files `needed`, by whatever name; who writes there would destroy it."""
+    return any(_is_same(path, each) for each in needed)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there, or cannot be looked at
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def faults(path: Path) -> list[Fault]:

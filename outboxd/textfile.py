@@ -1,11 +1,12 @@
 """A text file that readers see whole: as it was, or as it is now. It knows nothing of what it says."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 
+from outboxd import place
 from outboxd.errors import OutboxdError, RightsError
 from outboxd.logs import line, logger
 
@@ -13,12 +14,14 @@ MODE = 0o644
 """Whoever collects it is another user."""
 
 
-def write(path: Path, text: str) -> None:
-    """Put `text` in place of the file at `path`. Raises RightsError.
+def write(path: Path, text: str, *, needed: Iterable[Path]) -> None:
+    """Put `text` in place of the file at `path`, unless that is one of those `needed`. Raises RightsError.
 
     The new file is made beside the old one, so that a rename can replace it, and under a name that
     node_exporter, which reads *.prom, passes over.
     """
+    if place.is_among(path, needed):
+        raise RightsError(f"{path} would be overwritten, and is needed", hint="name another file")
     try:
         descriptor, beside = mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
@@ -40,9 +43,10 @@ def write(path: Path, text: str) -> None:
 class Textfile:
     """A file that is written again and again. What keeps it from that is logged, once, and does no harm."""
 
-    def __init__(self, path: Path, text: Callable[[], str]) -> None:
+    def __init__(self, path: Path, text: Callable[[], str], *, needed: Iterable[Path]) -> None:
         self._path = path
         self._text = text
+        self._needed = list(needed)
         self._told: str | None = None
 
     def write(self) -> None:
@@ -56,7 +60,7 @@ class Textfile:
 
     def _tried(self) -> str | None:
         try:
-            write(self._path, self._text())
+            write(self._path, self._text(), needed=self._needed)
         except OutboxdError as error:
             return str(error)
         except Exception as error:  # a bug of ours is no reason to stop

@@ -228,11 +228,11 @@ def test_refused_rows_are_told_and_the_others_written(shop: Shop, operate: Opera
         assert text not in result.output + Path("refused.jsonl").read_text()
 
 
-@pytest.mark.parametrize("name", ["./customers.csv", "config.yaml", "outbox"])
+@pytest.mark.parametrize("name", ["./customers.csv", "config.yaml", "outbox", "its log"])
 def test_the_list_of_refused_rows_overwrites_nothing_that_is_needed(
     shop: Shop, operate: Operate, name: str
 ) -> None:
-    path = shop.path if name == "outbox" else Path(name)
+    path = {"outbox": shop.path, "its log": Path(f"{shop.path}-wal")}.get(name, Path(name))
     export = write("customers.csv", CSV)
     before = path.read_bytes()
     result = operate("--refused", str(path), export)

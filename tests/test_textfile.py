@@ -30,7 +30,7 @@ def sandbox() -> Iterator[Sandbox]:
 def test_everybody_may_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        textfile.write(tmp_path / "outboxd.prom", "a 1\n")
+        textfile.write(tmp_path / "outboxd.prom", "a 1\n", needed=[])
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "outboxd.prom").stat().st_mode) == 0o644
@@ -39,9 +39,9 @@ def test_everybody_may_read_it_whatever_the_umask(tmp_path: Path, umask: int) ->
 def test_whoever_reads_while_it_is_written_sees_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "outboxd.prom"
     pages = [letter * 100_000 for letter in "abcd"]
-    textfile.write(path, pages[0])
+    textfile.write(path, pages[0], needed=[])
     with ThreadPoolExecutor(4) as pool:
-        writing = [pool.submit(textfile.write, path, page) for page in pages * 25]
+        writing = [pool.submit(textfile.write, path, page, needed=[]) for page in pages * 25]
         seen = set()
         while not all(each.done() for each in writing):
             seen.add(path.read_text())
@@ -52,14 +52,14 @@ def test_whoever_reads_while_it_is_written_sees_the_old_one_or_the_new_one(tmp_p
 def test_what_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "outboxd.prom").mkdir()
     with pytest.raises(RightsError, match="cannot be written") as caught:
-        textfile.write(tmp_path / "outboxd.prom", "a 1\n")
+        textfile.write(tmp_path / "outboxd.prom", "a 1\n", needed=[])
     assert "ReadWritePaths" in (caught.value.hint or "")
     assert [each.name for each in tmp_path.iterdir()] == ["outboxd.prom"]
 
 
 def test_a_failure_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "outboxd")
-    file = Textfile(tmp_path / "later" / "outboxd.prom", lambda: "a 1\n")
+    file = Textfile(tmp_path / "later" / "outboxd.prom", lambda: "a 1\n", needed=[])
     for _ in range(3):
         file.write()
     (tmp_path / "later").mkdir()
@@ -87,6 +87,23 @@ def test_the_command_writes_it_instead_of_printing(
     assert cli.main(["metrics", "--config", config, "--textfile", missing]) == EX_NO_PERMISSION
 
 
+@pytest.mark.parametrize(
+    "name", ["outbox.db", "outbox.db-wal", "outbox.db.turn", "config.yaml", "link", "twin"]
+)
+def test_the_command_overwrites_nothing_that_is_needed(
+    tmp_path: Path, db: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """By whatever name it is called, and whether it is there yet or not."""
+    config = str(write_config(tmp_path / "config.yaml", "http://127.0.0.1:9"))
+    (tmp_path / "link").symlink_to(db)
+    (tmp_path / "twin").hardlink_to(db)
+    path = tmp_path / name
+    assert cli.main(["metrics", "--config", config, "--textfile", str(path)]) == EX_NO_PERMISSION
+    assert "would be overwritten, and is needed\nhint: name another file" in capsys.readouterr().err
+    assert not path.exists() or b"# HELP" not in path.read_bytes()
+    assert outboxd.enqueue("customer_created", {"id": 1}, db=db) == 1
+
+
 def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sandbox: Sandbox) -> None:
     first, second = tmp_path / "first.prom", tmp_path / "second.prom"
     config = tmp_path / "config.yaml"
@@ -103,12 +120,21 @@ def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sa
         assert not first.exists()
 
 
-def test_a_file_that_cannot_be_written_stops_no_delivery(tmp_path: Path, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing/outboxd.prom", "cannot be written"),
+        ("outbox.db", "would be overwritten, and is needed"),
+        ("outbox.db-wal", "would be overwritten, and is needed"),
+    ],
+)
+def test_a_file_that_cannot_be_written_stops_no_delivery(
+    tmp_path: Path, sandbox: Sandbox, name: str, reason: str
+) -> None:
     config = tmp_path / "config.yaml"
-    path = tmp_path / "missing" / "outboxd.prom"
-    write_config(config, sandbox.url, metrics={"textfile": str(path), "interval_seconds": 1})
+    write_config(config, sandbox.url, metrics={"textfile": str(tmp_path / name), "interval_seconds": 1})
     with Daemon(config) as daemon:
-        daemon.ready().says("cannot be written")
+        daemon.ready().says(reason)
         outboxd.enqueue("customer_created", {"id": 1, "email": "ann@example.com"}, db=daemon.database)
         until(lambda: daemon.status()["delivered"] == 1)
         daemon.send(signal.SIGTERM)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from outboxd import clock, config
+from outboxd import clock, config, place
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.tally import Tally, progress
 from outboxd.config import Config
@@ -115,7 +115,7 @@ def backfill(
     )
     is_broken_off = False
     with ExitStack() as stack:
-        needed = [*map(Path, files), config_path, settings.database]
+        needed = [*map(Path, files), config_path, *place.files(settings.database)]
         refusals = stack.enter_context(_emptied(refused, needed)) if refused else None
         sink = stack.enter_context(target)
         step = stack.enter_context(progress(total_size(files), is_shown=not quiet and sys.stderr.isatty()))
@@ -145,7 +145,7 @@ def backfill(
 def _emptied(path: Path, needed: Iterable[Path]) -> Iterator[Callable[[str], object]]:
     """The file at `path`, written anew, unless it is one of those that are `needed`; what takes its lines."""
     try:
-        if path.exists() and any(path.samefile(each) for each in needed if each.exists()):
+        if place.is_among(path, needed):
             raise OSError(0, "would be overwritten, and is needed; name another file")
         file = path.open("w", encoding="utf-8")
     except OSError as error:
