@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import outboxd
@@ -35,6 +35,8 @@ LONGEST = 30
 
 ENDLESS = {"run", "sandbox", "demo"}
 
+EVENT = ["--event", "customer_updated", "--data", '{"id": 1}']
+
 WORDS = st.sampled_from(
     (
         *("", "-", "--", "0", "1", "2", "-1", "1e400", "nan", "inf", "9" * 30, "yes"),
@@ -42,7 +44,7 @@ WORDS = st.sampled_from(
         *("now", "dead>0", "oldest>15m", "dead>", "lane=running", "csv", "reason", "NAME:text"),
         *("{", "{}", "[]", "null", "%s%n", "../..", "~", "\x1b[31m", "\n", "💌", "a\udcffb"),
         *("events.jsonl", "customers.csv", "missing", "directory", "outbox.db", "binary"),
-        *("copy.db", "directory/copy.db"),
+        *("copy.db", "directory/copy.db", "outbox.db-wal", "directory/../outbox.db"),
     )
 ) | st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=6)
 """What stands on command lines; of files only some, in a directory of their own."""
@@ -144,11 +146,14 @@ def lines(draw: st.DrawFn) -> list[str]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(line=lines(), data=PAYLOADS | st.binary(max_size=20))
+@example(line=["metrics", "--textfile", "outbox.db"], data=b"")
 def test_any_command_line_ends_with_a_known_exit_code(desk: Path, line: list[str], data: bytes) -> None:
+    """And leaves an outbox that takes events."""
     told = call(cli.main, line, data)
     assert told.code in CODES, told
     assert told.code == 0 or told.err or told.out, "a failure must be told"
     assert KEY not in told.out + told.err
+    assert call(intake.main, EVENT).code == 0, line
 
 
 @settings(max_examples=cases(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,6 +179,7 @@ def test_any_use_of_the_intake_ends_with_a_known_exit_code_and_no_word_of_the_da
     told = call(intake.main, arguments, data)
     assert told.code in CODES, told
     assert not MARK.search(told.err), told.err
+    assert call(intake.main, EVENT).code == 0, arguments
 
 
 @settings(max_examples=cases(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
