@@ -4,10 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
+import hypothesis
 import pytest
 
 from outboxd import database, pool
 from tests.shop import MakeShop, Shop, shops
+
+# No example is timed: hosts are busy.
+hypothesis.settings.register_profile("outboxd", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("outboxd")
 
 
 def until(condition: Callable[[], object], within: float = 10.0) -> None:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.brevo import answers
@@ -198,7 +198,6 @@ def test_an_error_without_a_message_has_a_reason_all_the_same() -> None:
 
 
 @given(statuses, bodies, st.dictionaries(st.sampled_from(["retry-after", "sib-request-id"]), st.text()))
-@settings(deadline=None)
 def test_any_answer_has_a_verdict(status: int, body: bytes, headers: Mapping[str, str]) -> None:
     outcome = answers.outcome(read(status, body, headers))
     assert (outcome.verdict is Verdict.DELIVERED) == (200 <= status < 300 and outcome.http_status is not None)
@@ -227,7 +226,6 @@ def test_addresses_and_phones_do_not_reach_logs(secret: str, sentence: str) -> N
 @given(
     st.from_regex(r"[a-z0-9.+_-]{1,20}@[a-z0-9-]{1,10}\.example\.com", fullmatch=True), st.text(max_size=20)
 )
-@settings(deadline=None)
 def test_no_address_survives_in_any_sentence(address: str, around: str) -> None:
     assert address not in masked(f"{around}{address} {around} {address}")
 

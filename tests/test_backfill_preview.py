@@ -216,7 +216,7 @@ rows = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(rows, min_size=1, max_size=8, unique_by=lambda row: json.dumps(row, sort_keys=True)))
 def test_what_is_told_is_what_comes_of_it_one_row_after_the_other(
     make_shop: MakeShop, operate: Operate, customers: list[dict[str, Any]]

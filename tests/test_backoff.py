@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.backoff import Backoff
@@ -33,20 +33,17 @@ def test_an_attempt_before_the_first_waits_like_the_first() -> None:
 
 
 @given(backoffs, attempts, st.floats(0, 1))
-@settings(deadline=None)
 def test_no_wait_is_negative_or_past_the_cap(backoff: Backoff, attempt: int, chance: float) -> None:
     """Nor does any number of attempts overflow."""
     assert timedelta(0) <= backoff.delay(attempt, chance) <= backoff.cap
 
 
 @given(backoffs, attempts)
-@settings(deadline=None)
 def test_a_later_attempt_never_waits_less(backoff: Backoff, attempt: int) -> None:
     assert backoff.delay(attempt) <= backoff.delay(attempt + 1)
 
 
 @given(backoffs, attempts, st.floats(0, 1))
-@settings(deadline=None)
 def test_the_wait_keeps_what_jitter_leaves(backoff: Backoff, attempt: int, chance: float) -> None:
     least = backoff.delay(attempt) * (1 - backoff.jitter)
     assert backoff.delay(attempt, chance) >= least - TICK

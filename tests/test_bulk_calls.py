@@ -138,7 +138,7 @@ def test_whoever_spoils_a_batch_is_found_in_few_calls(account: Account) -> None:
     """For any places of up to three in a batch of any size: they go alone, the others still in batches."""
     account.know(100)
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=25, derandomize=True, database=None)
     @given(st.integers(1, 100), st.sets(st.integers(0, 99), max_size=3))
     def holds(size: int, places: set[int]) -> None:
         bad = [place for place in places if place < size]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd import clock
@@ -28,7 +28,6 @@ def test_the_wall_clock_is_aware_utc_and_cut_to_milliseconds() -> None:
 
 
 @given(moments)
-@settings(deadline=None)
 def test_text_gives_back_the_moment_to_the_millisecond(moment: datetime) -> None:
     read = from_text(to_text(moment))
     assert read == clock.floor(moment)
@@ -36,7 +35,6 @@ def test_text_gives_back_the_moment_to_the_millisecond(moment: datetime) -> None
 
 
 @given(moments, moments)
-@settings(deadline=None)
 def test_text_sorts_as_time_does(one: datetime, other: datetime) -> None:
     one, other = clock.floor(one), clock.floor(other)
     assert (one < other) == (to_text(one) < to_text(other))

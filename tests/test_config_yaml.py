@@ -92,7 +92,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=cases(300), deadline=None)
+@settings(max_examples=cases(300))
 @given(st.lists(PIECES | st.text(max_size=3), max_size=25).map("".join) | st.text(max_size=40))
 def test_any_text_is_a_configuration_or_a_list_of_faults(text: str) -> None:
     try:
@@ -120,7 +120,7 @@ SETTINGS = st.recursive(
 )
 
 
-@settings(max_examples=cases(200), deadline=None)
+@settings(max_examples=cases(200))
 @given(
     st.dictionaries(
         st.sampled_from(["database", "skills", "brevo", "retry", "batch", "hybrid"]) | st.text(max_size=3),
@@ -175,7 +175,7 @@ def mutants(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-@settings(max_examples=cases(150), deadline=None)
+@settings(max_examples=cases(150))
 @given(mutants())
 def test_any_mistake_in_a_configuration_is_told_and_no_secret_with_it(text: str) -> None:
     """Keys and secrets are pasted in wrong places, too."""

@@ -277,7 +277,7 @@ def test_together_ends_as_each_alone_would(
     )
     numbers = count(0, 6)
 
-    @settings(max_examples=8, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=8, derandomize=True, database=None)
     @given(tellings())
     def holds(telling: list[tuple[str, int, str, int, bool]]) -> None:
         first = next(numbers)

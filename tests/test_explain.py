@@ -84,7 +84,6 @@ def is_addressed(event: dict[str, Any]) -> bool:
 
 @settings(
     max_examples=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -184,7 +184,6 @@ def timeless(contact: Contact) -> Contact:
 
 
 @given(st.data(), stories(), policies)
-@settings(deadline=None)
 def test_order_and_doubles_do_not_matter(data: st.DataObject, story: Story, policy: Policy) -> None:
     """Rows that arrived shuffled, some of them twice, fold into what the story in order folds into."""
     before = Deliveries(policy)
@@ -199,7 +198,7 @@ def test_order_and_doubles_do_not_matter(data: st.DataObject, story: Story, poli
 
 
 @given(st.data(), stories(), policies)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_piece_by_piece_ends_as_at_once(data: st.DataObject, story: Story, policy: Policy) -> None:
     """However the rows are cut into deliveries, Brevo ends with the same contact."""
     pieces = cut(data, arrive(data, story))
@@ -213,7 +212,6 @@ def test_piece_by_piece_ends_as_at_once(data: st.DataObject, story: Story, polic
 
 
 @given(st.data(), stories(), policies)
-@settings(deadline=None)
 def test_only_the_living_can_be_reached(data: st.DataObject, story: Story, policy: Policy) -> None:
     """Also where values are lost: after the last row a deleted customer is not there, a living one is."""
     by_piece = Deliveries(policy)
@@ -227,7 +225,6 @@ def test_only_the_living_can_be_reached(data: st.DataObject, story: Story, polic
 
 
 @given(st.data(), stories(), policies)
-@settings(deadline=None)
 def test_the_last_choice_is_kept_and_no_opt_in_is_made_up(
     data: st.DataObject, story: Story, policy: Policy
 ) -> None:
@@ -248,7 +245,6 @@ def test_the_last_choice_is_kept_and_no_opt_in_is_made_up(
 
 
 @given(st.data(), stories(), policies)
-@settings(deadline=None)
 def test_what_was_delivered_needs_no_second_call(data: st.DataObject, story: Story, policy: Policy) -> None:
     """The same rows once more, whatever their order, come to nothing."""
     rows = arrive(data, story)

@@ -90,7 +90,6 @@ PAYLOADS = BARE | st.tuples(
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(event=EVENTS, payload=PAYLOADS, source=SOURCES, occurred_at=OPTIONAL)

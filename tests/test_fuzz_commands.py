@@ -142,7 +142,6 @@ def lines(draw: st.DrawFn) -> list[str]:
 
 @settings(
     max_examples=cases(150),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(line=lines(), data=PAYLOADS | st.binary(max_size=20))
@@ -156,7 +155,7 @@ def test_any_command_line_ends_with_a_known_exit_code(desk: Path, line: list[str
     assert call(intake.main, EVENT).code == 0, line
 
 
-@settings(max_examples=cases(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.lists(WORDS, max_size=4))
 def test_any_words_are_no_command_and_told_so(desk: Path, line: list[str]) -> None:
     assert call(cli.main, line).code in CODES
@@ -164,7 +163,6 @@ def test_any_words_are_no_command_and_told_so(desk: Path, line: list[str]) -> No
 
 @settings(
     max_examples=cases(150),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
@@ -182,7 +180,7 @@ def test_any_use_of_the_intake_ends_with_a_known_exit_code_and_no_word_of_the_da
     assert call(intake.main, EVENT).code == 0, arguments
 
 
-@settings(max_examples=cases(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=PAYLOADS,
     takes=st.sampled_from(["enqueue", "outboxd-intake"]),

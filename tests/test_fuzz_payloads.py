@@ -146,7 +146,6 @@ def told_of(shop: Shop, caplog: pytest.LogCaptureFixture) -> str:
 
 @settings(
     max_examples=cases(40),
-    deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -170,7 +169,7 @@ def test_any_payload_ends_delivered_or_dead_and_nothing_of_it_is_told(
     assert not [line for line in said.splitlines() if MARK.search(line)]
 
 
-@settings(max_examples=cases(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=PAYLOADS, event=st.sampled_from(topics.EVENTS))
 def test_the_intake_takes_any_text_or_refuses_it_without_a_word_of_it(
     db: Path, payload: bytes, event: str

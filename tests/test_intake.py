@@ -241,7 +241,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["customer_created", MARK]), ANYTHING, st.none() | ANYTHING, st.none() | ANYTHING)
 def test_whatever_is_offered_is_taken_whole_or_refused_without_a_word_of_it(
     event: str, data: Any, source: Any, moment: Any

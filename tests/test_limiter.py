@@ -6,7 +6,7 @@ from random import Random
 from threading import Lock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.brevo.limiter import Limiter, acquire
@@ -43,7 +43,6 @@ def taken(limiter: Limiter, now: float, wanted: int) -> int:
 @given(
     st.integers(1, 12), st.lists(st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.99, 1.0, 1.01, 5.0]), max_size=80)
 )
-@settings(deadline=None)
 def test_no_second_ever_holds_more_than_the_limit(limit: int, pauses: list[float]) -> None:
     limiter, now, given_at = Limiter([(limit, 1.0)]), 0.0, []
     for pause in pauses:
@@ -54,7 +53,6 @@ def test_no_second_ever_holds_more_than_the_limit(limit: int, pauses: list[float
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 60))
-@settings(deadline=None)
 def test_every_window_holds(a_second: int, in_five: int, calls: int) -> None:
     """Whoever waits as long as is said gets leave, and neither the short nor the long window overflows."""
     limiter, clock, given_at = Limiter([(a_second, 1.0), (in_five, 5.0)]), Clock(), []

@@ -100,7 +100,7 @@ def test_an_answer_that_lists_nothing_is_no_empty_account(body: object) -> None:
     assert first.verdict is Verdict.RETRY
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(st.data())
 def test_whoever_is_there_all_the_while_is_listed(data: st.DataObject) -> None:
     """Others delete and make contacts between any two pages; small pages make many of them."""

@@ -56,7 +56,6 @@ def test_a_name_has_one_canonical_form(name: str, expected: str) -> None:
 
 
 @given(st.text(alphabet="abcXYZ019_é ", max_size=12))
-@settings(deadline=None)
 def test_a_canonical_name_stays_as_it_is(name: str) -> None:
     assert canonical(canonical(name)) == canonical(name)
 
@@ -191,7 +190,6 @@ def test_a_value_becomes_what_brevo_takes(value: object, expected: object) -> No
 
 
 @given(json_values)
-@settings(deadline=None)
 def test_whatever_json_a_field_holds_it_leaves_as_one_plain_value(value: Any) -> None:
     """Never null, which Brevo refuses or ignores, and never a structure."""
     said = plain(value)
@@ -230,7 +228,7 @@ reserved = st.sampled_from(["arpa", "invalid", "local", "localhost", "onion", "t
 @example(["a"], ["home"], "arpa")
 @example(["a"], ["127", "0", "0"], "1")
 @example(["a"], [], "de")
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_an_address_is_taken_exactly_where_the_rules_of_addresses_allow_it(
     local: list[str], domain: list[str], ending: str
 ) -> None:
@@ -244,7 +242,7 @@ hosts = st.from_regex(r"([a-z0-9]{1,7}(-[a-z0-9]{1,3}){0,2}\.){1,2}([a-z]{2}|com
 
 
 @given(locals_, hosts)
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_what_is_plain_is_valid(local: str, host: str) -> None:
     email = f"{local}@{host}"
     assert is_plain(email) is (len(email) <= 64)

@@ -212,7 +212,6 @@ class Drainers(RuleBasedStateMachine):
 Drainers.TestCase.settings = settings(
     max_examples=cases(40),
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestDrainers = Drainers.TestCase

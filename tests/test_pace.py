@@ -87,7 +87,7 @@ def test_the_change_over_lets_nobody_overtake_himself(make_shop: MakeShop) -> No
     shop.know(20)
     names = count(1000)
 
-    @settings(max_examples=8, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=8, derandomize=True, database=None)
     @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30), min_size=1, max_size=5))
     def holds(waves: list[list[int]]) -> None:
         for wave in waves:

@@ -180,7 +180,7 @@ def test_what_is_no_window_is_refused_and_told(expression: str, told: str) -> No
     assert told in str(caught.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="0123456789*/,-@ amonsu#L", max_size=25) | st.text(max_size=12), st.text(max_size=8))
 def test_any_text_is_a_window_in_a_zone_or_refused(expression: str, zone: str) -> None:
     moment = at("2026-06-01 00:00")

@@ -102,7 +102,7 @@ MOMENTS = st.integers(0, 8 * 366 * 86_400).map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(expressions(), MOMENTS)
 @example("0 0 * * 7", at("2026-06-01 00:00"))
 @example("*/7 */5 */2 * mon", at("2026-06-01 00:00"))
@@ -141,7 +141,7 @@ HOURS = st.sampled_from(["*", "*/2", "0-23", "2", "0,1", "23", "1-3"]) | items(1
 MINUTES = st.sampled_from(["*", "*/15", "0", "30"]) | items(0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     JUMPS,
     MINUTES,

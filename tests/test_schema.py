@@ -247,7 +247,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
         yield connection
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(operations=st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 9)), max_size=40))
 def test_the_depth_equals_a_count_whatever_programs_do(
     migrated: sqlite3.Connection, operations: list[tuple[str, int]]

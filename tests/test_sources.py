@@ -634,7 +634,7 @@ def keys_in(value: Any) -> Iterator[str]:
             yield from keys_in(member)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sources.PRESETS), st.sampled_from(sorted(topics.KNOWN)) | STRINGS, OBJECTS)
 def test_any_object_is_read_or_refused_and_no_refusal_repeats_it(
     source: str, topic: str, payload: dict[str, Any]

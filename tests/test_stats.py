@@ -5,7 +5,7 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.stats import DOUBLING, at_most, bucket, percentile
@@ -21,7 +21,6 @@ def is_close(told: int | None, true: int) -> bool:
 
 
 @given(latencies, shares)
-@settings(deadline=None)
 def test_a_percentile_is_within_ten_percent_of_the_true_one(counted: list[int], share: str) -> None:
     """The true one is the smallest latency that this share of all do not exceed."""
     enough = Fraction(share) * len(counted)
@@ -35,14 +34,12 @@ def test_every_latency_up_to_ten_seconds_is_told_within_ten_percent() -> None:
 
 
 @given(latencies, st.integers(0, 30))
-@settings(deadline=None)
 def test_up_to_a_power_of_two_the_buckets_count_exactly(counted: list[int], doublings: int) -> None:
     within = [each for each in counted if each <= 2**doublings]
     assert at_most(Counter(map(bucket, counted)), doublings) == len(within)
 
 
 @given(st.integers(0, WEEK), st.integers(0, WEEK))
-@settings(deadline=None)
 def test_a_longer_latency_is_in_no_earlier_bucket(one: int, other: int) -> None:
     assert bucket(min(one, other)) <= bucket(max(one, other))
 
@@ -54,7 +51,6 @@ def test_a_latency_is_in_the_first_bucket_that_holds_it(latency: int) -> None:
 
 
 @given(latencies)
-@settings(deadline=None)
 def test_percentiles_do_not_fall(counted: list[int]) -> None:
     buckets = Counter(map(bucket, counted))
     told = [percentile(buckets, share) or 0 for share in (0.5, 0.95, 0.99, 1.0)]
