@@ -8,14 +8,14 @@ import hypothesis
 import pytest
 
 from outboxd import database, pool
-from tests.shop import MakeShop, Shop, shops
+from tests.shop import PATIENCE, MakeShop, Shop, shops
 
 # No example is timed: hosts are busy.
 hypothesis.settings.register_profile("outboxd", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("outboxd")
 
 
-def until(condition: Callable[[], object], within: float = 10.0) -> None:
+def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
     """Wait for an observable to become true; fail after `within` seconds."""
     give_up = monotonic() + within
     while not condition():

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from outboxd import clock, database, report
 from tests.conftest import until
+from tests.shop import PATIENCE
 from tests.users import User
 
 KEY = "xkeysib-sandbox"
@@ -75,7 +76,7 @@ class Daemon:
         """What it has said so far."""
         return self._words.read_text()
 
-    def says(self, text: str, within: float = 15) -> Self:
+    def says(self, text: str, within: float = PATIENCE) -> Self:
         """Wait until it has said `text`."""
         until(lambda: text in self.words or self.process.poll() is not None, within)
         assert text in self.words, self.words
@@ -87,14 +88,14 @@ class Daemon:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def ended(self, within: float = 15) -> int:
+    def ended(self, within: float = PATIENCE) -> int:
         """Its exit code, once it has ended."""
         return self.process.wait(within)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()
-        self.process.wait(15)
+        self.process.wait(PATIENCE)
 
     def status(self) -> dict[str, Any]:
         return status(self.database)

@@ -20,6 +20,11 @@ from outboxd.relay import Relay
 
 KEY = "xkeysib-sandbox"
 
+PATIENCE = 20.0
+"""Seconds that a test waits for what must come: a busy host takes ten to start a daemon. It is less than a
+relay's own round, so that what is to wake one has to.
+"""
+
 MakeShop = Callable[..., "Shop"]
 
 
@@ -137,7 +142,7 @@ class Shop:
         """Run the relay until no event is pending; its rests pass at once."""
         self.run_until(lambda: self.status()["pending"] == 0)
 
-    def run_until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+    def run_until(self, condition: Callable[[], object], within: float = PATIENCE) -> None:
         """Run the relay round by round, the clock moved over its rests, until `condition` is true."""
         give_up = monotonic() + within
         while not condition():

@@ -200,11 +200,11 @@ def cut_off(crash: Crash, settings: Path, sandbox: Sandbox) -> None:
         run_sql(outbox, crash.trigger)
     with Daemon(settings) as daemon:
         if crash.path:
-            until(lambda: any(call.path == crash.path for call in sandbox.calls), 20)
+            until(lambda: any(call.path == crash.path for call in sandbox.calls))
         elif crash.words:
             daemon.says(crash.words)
         else:
-            until(lambda: barred(outbox) == crash.barred, 20)
+            until(lambda: barred(outbox) == crash.barred)
         daemon.kill()
     assert barred(outbox) == crash.barred
     sandbox.faults.clear()

@@ -44,9 +44,9 @@ def test_it_tells_that_it_is_ready_alive_and_stopping(tmp_path: Path, systemd: N
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
         with Daemon(config, NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="300000") as daemon:
-            until(lambda: "READY=1" in systemd.heard(), 15)
+            until(lambda: "READY=1" in systemd.heard())
             until(lambda: systemd.heard().count("WATCHDOG=1") >= 3)
-            until(lambda: any(word.startswith("STATUS=") for word in systemd.heard()), 15)
+            until(lambda: any(word.startswith("STATUS=") for word in systemd.heard()))
             daemon.send(signal.SIGTERM)
             assert daemon.ended() == 0
         heard = systemd.heard()
@@ -59,16 +59,16 @@ def test_what_makes_it_plan_anew_puts_off_no_sign_of_life(tmp_path: Path, system
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
         with Daemon(config, NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="300000000") as daemon:
-            until(lambda: systemd.heard().count("WATCHDOG=1") == 1, 15)
+            until(lambda: systemd.heard().count("WATCHDOG=1") == 1)
             daemon.ready().send(signal.SIGHUP)
-            until(lambda: systemd.heard().count("WATCHDOG=1") == 2, 15)
+            until(lambda: systemd.heard().count("WATCHDOG=1") == 2)
 
 
 def test_without_a_watchdog_it_gives_no_signs_of_life(tmp_path: Path, systemd: Notified) -> None:
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
         with Daemon(config, NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="") as daemon:
-            until(lambda: "READY=1" in systemd.heard(), 15)
+            until(lambda: "READY=1" in systemd.heard())
             daemon.send(signal.SIGTERM)
             assert daemon.ended() == 0
         assert "WATCHDOG=1" not in systemd.heard()

@@ -86,7 +86,7 @@ def test_a_log_that_root_left_behind_is_named_and_after_the_mend_all_in_it_is_th
     with Sandbox() as sandbox:
         write_config(config, sandbox.url)
         with Daemon(config, user=DAEMON) as daemon:
-            until(lambda: daemon.status()["delivered"] == 4, 15)
+            until(lambda: daemon.status()["delivered"] == 4)
         assert sandbox.stats["contacts"] == 4
 
 
