@@ -83,7 +83,8 @@ class Daemon:
         return self
 
     def ready(self) -> Self:
-        return self.says(" started ")
+        """Wait until it has started, however long a busy host takes for that."""
+        return self.says(" started ", within=60)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
