@@ -22,6 +22,9 @@ KEY = "xkeysib-sandbox"
 
 NUMBERS = count()
 
+STARTING = 60.0
+"""Seconds that a test waits for what comes at a daemon's start: nothing that is claimed depends on it."""
+
 
 def write_config(path: Path, url: str, **settings: Any) -> Path:
     """A configuration beside its database `outbox.db`; JSON is YAML."""
@@ -84,7 +87,7 @@ class Daemon:
 
     def ready(self) -> Self:
         """Wait until it has started, however long a busy host takes for that."""
-        return self.says(" started ", within=60)
+        return self.says(" started ", within=STARTING)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

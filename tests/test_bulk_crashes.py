@@ -21,7 +21,7 @@ import outboxd
 from outboxd import app, config, database
 from outboxd.brevo.sandbox import Call, Fault, Sandbox
 from tests.conftest import until
-from tests.processes import KEY, Daemon, let_leases_lapse, status, write_config
+from tests.processes import KEY, STARTING, Daemon, let_leases_lapse, status, write_config
 from tests.shop import Clock
 
 CHUNK = 200
@@ -172,6 +172,7 @@ def play(crash: Crash | None, directory: Path) -> Ending:
             let_leases_lapse(outbox)
         tell_news(outbox)
         with Daemon(settings) as daemon:
+            daemon.ready()
             until(lambda: daemon.status()["pending"] == 0, 30)
             daemon.send(signal.SIGTERM)
             exit_code = daemon.ended()
@@ -200,11 +201,11 @@ def cut_off(crash: Crash, settings: Path, sandbox: Sandbox) -> None:
         run_sql(outbox, crash.trigger)
     with Daemon(settings) as daemon:
         if crash.path:
-            until(lambda: any(call.path == crash.path for call in sandbox.calls))
+            until(lambda: any(call.path == crash.path for call in sandbox.calls), STARTING)
         elif crash.words:
-            daemon.says(crash.words)
+            daemon.says(crash.words, STARTING)
         else:
-            until(lambda: barred(outbox) == crash.barred)
+            until(lambda: barred(outbox) == crash.barred, STARTING)
         daemon.kill()
     assert barred(outbox) == crash.barred
     sandbox.faults.clear()

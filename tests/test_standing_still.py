@@ -1,6 +1,8 @@
 """A drainer that stands still for longer than its lease does not answer for its customers any more."""
 
+import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -31,6 +33,19 @@ def sandbox() -> Iterator[Sandbox]:
         yield made
 
 
+def stands_still(daemon: Daemon) -> bool:
+    """Stop it, unless that is in the middle of a transaction: everybody else would wait for the end of it."""
+    daemon.send(signal.SIGSTOP)
+    until(lambda: os.waitid(os.P_PID, daemon.process.pid, os.WSTOPPED | os.WNOHANG))
+    with closing(sqlite3.connect(daemon.database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            daemon.send(signal.SIGCONT)
+            return False
+    return True
+
+
 def test_what_was_begun_before_a_stop_is_neither_sent_nor_recorded_after_it(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -42,7 +57,7 @@ def test_what_was_begun_before_a_stop_is_neither_sent_nor_recorded_after_it(
     told = [outboxd.enqueue("customer_created", {**ANN, "firstName": "Ann"}, db=outbox)]
     with Daemon(config) as first:
         until(lambda: sandbox.contacts)
-        first.send(signal.SIGSTOP)
+        until(lambda: stands_still(first))
         let_leases_lapse(outbox)
         with Daemon(config) as alone:
             assert alone.ended() == 75
