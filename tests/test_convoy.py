@@ -9,7 +9,7 @@ from math import log2
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outboxd import app
@@ -279,6 +279,7 @@ def test_together_ends_as_each_alone_would(
 
     @settings(max_examples=8, derandomize=True, database=None)
     @given(tellings())
+    @example([("shopify", number, "alive", event, number == 2) for event in (0, 1) for number in range(3)])
     def holds(telling: list[tuple[str, int, str, int, bool]]) -> None:
         first = next(numbers)
         for platform, number, ending, event, is_drained in telling:
