@@ -1,7 +1,8 @@
 """Whatever is typed ends with an exit code and words for people: no traceback, no waiting without end.
 
 The commands run in this process, on an outbox with some events and a sandbox as Brevo. Those that run until
-they are stopped (`run`, `sandbox`, `demo`, `status --watch`) are only given what they cannot take.
+they are stopped (`run`, `demo`, `status --watch`) are only given what they cannot take, and `sandbox` a port
+that somebody has.
 """
 
 import io
@@ -11,8 +12,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from socket import create_server
 from typing import Any
 
 import click
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 
 import outboxd
 from outboxd import cli, database, intake
-from outboxd.brevo.sandbox import Sandbox
+from outboxd.brevo.sandbox import Fault, Sandbox
 from tests.fuzz import cases
 from tests.processes import KEY, write_config
 from tests.test_fuzz_payloads import MARK, PAYLOADS
@@ -33,7 +35,11 @@ CODES = {0, 1, 2, 3, 64, 65, 66, 69, 74, 75, 77, 78, 130}
 LONGEST = 30
 """Seconds after which a command is taken to hang."""
 
-ENDLESS = {"run", "sandbox", "demo"}
+ENDLESS = {"run", "demo"}
+
+TAKEN = create_server(("127.0.0.1", 0))
+PORT = str(TAKEN.getsockname()[1])
+"""Of that port: a sandbox ends at once that has understood all else."""
 
 EVENT = ["--event", "customer_updated", "--data", '{"id": 1}']
 
@@ -44,10 +50,19 @@ WORDS = st.sampled_from(
         *("now", "dead>0", "oldest>15m", "dead>", "lane=running", "csv", "reason", "NAME:text"),
         *("{", "{}", "[]", "null", "%s%n", "../..", "~", "\x1b[31m", "\n", "💌", "a\udcffb"),
         *("events.jsonl", "customers.csv", "missing", "directory", "outbox.db", "binary"),
-        *("copy.db", "directory/copy.db", "outbox.db-wal", "directory/../outbox.db"),
+        *("copy.db", "directory/copy.db", "outbox.db-wal", "directory/../outbox.db", "faults.json"),
     )
 ) | st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=6)
 """What stands on command lines; of files only some, in a directory of their own."""
+
+FAULTS = st.lists(
+    st.dictionaries(
+        st.sampled_from([each.name for each in fields(Fault)]),
+        st.none() | st.integers() | st.floats() | st.text(max_size=4) | st.just({}) | st.just("reset"),
+        max_size=3,
+    ),
+    max_size=2,
+).map(lambda faults: json.dumps(faults).encode())
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (directory / "binary").write_bytes(bytes(range(256)) * 9)
         (directory / "customers.csv").write_text("id,email,first name\n8,zyx@example.com,Zyx\n9,,\n")
         event = {"event": "customer_updated", "data": {"id": 3, "email": "zyx@example.com"}}
+        (directory / "faults.json").write_text('[{"status": 503}]')
         (directory / "events.jsonl").write_text(json.dumps(event) + "\n{\n")
         yield directory
 
@@ -91,12 +107,14 @@ def given_input(data: bytes) -> Iterator[None]:
 
     before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape")
     handler = signal.signal(signal.SIGALRM, hangs)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     signal.alarm(LONGEST)
     try:
         yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         sys.stdin = before
 
 
@@ -137,6 +155,8 @@ def lines(draw: st.DrawFn) -> list[str]:
     arguments += draw(st.lists(WORDS, max_size=2))
     if name in ENDLESS:
         arguments.insert(0, "--no-such-option")
+    if name == "sandbox":
+        arguments += ["--port", PORT]
     return [name, *arguments]
 
 
@@ -153,6 +173,22 @@ def test_any_command_line_ends_with_a_known_exit_code(desk: Path, line: list[str
     assert told.code == 0 or told.err or told.out, "a failure must be told"
     assert KEY not in told.out + told.err
     assert call(intake.main, EVENT).code == 0, line
+
+
+@settings(max_examples=cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(faults=FAULTS | PAYLOADS | st.binary(max_size=20))
+def test_any_faults_are_understood_or_refused(desk: Path, faults: bytes) -> None:
+    told = call(cli.main, ["sandbox", "--port", PORT, "--faults", "-"], faults)
+    assert told.code in (1, 78), told
+    assert told.err
+
+
+@pytest.mark.parametrize("option", ["--latency", "--fail-rate"])
+def test_what_is_no_number_lies_in_no_range(desk: Path, option: str) -> None:
+    told = call(cli.main, ["sandbox", "--port", PORT, option, "nan"])
+    assert (told.code, "not a number" in told.err) == (2, True)
+    told = call(cli.main, ["status", "--watch", "--every", "nan"])
+    assert (told.code, "not a number" in told.err) == (2, True)
 
 
 @settings(max_examples=cases(30), suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from outboxd import config
 Command = Callable[..., Any]
 
 EVENT_ID = click.IntRange(1, 2**63 - 1)
+
+
+class NumberRange(click.FloatRange):
+    """Click's own lets `nan` into every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def config_option(command: Command) -> Command:

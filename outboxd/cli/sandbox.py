@@ -2,10 +2,11 @@
 
 import signal
 from datetime import timedelta
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 
+from outboxd.cli.options import NumberRange
 from outboxd.errors import OutboxdError
 
 
@@ -18,11 +19,11 @@ class PortError(OutboxdError):
     "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one."
 )
 @click.option("--api-key", default="xkeysib-sandbox", show_default=True, help="The key it accepts.")
-@click.option("--latency", default=0.0, type=click.FloatRange(0, 60), help="Seconds before each answer.")
-@click.option("--fail-rate", default=0.0, type=click.FloatRange(0, 1), help="Share of calls that get a 503.")
+@click.option("--latency", default=0.0, type=NumberRange(0, 60), help="Seconds before each answer.")
+@click.option("--fail-rate", default=0.0, type=NumberRange(0, 1), help="Share of calls that get a 503.")
 @click.option("--seed", default=0, help="Of the chance by which calls fail.")
 @click.option("--unlimited", is_flag=True, help="Without Brevo's rate limits.")
-@click.option("--faults", type=click.File(encoding="utf-8"), help="A JSON list of scripted faults.")
+@click.option("--faults", type=click.File("rb"), help="A JSON list of scripted faults.")
 @click.option("--attribute", "attributes", multiple=True, metavar="NAME:TYPE", help="A further attribute.")
 def sandbox(
     port: int,
@@ -31,7 +32,7 @@ def sandbox(
     fail_rate: float,
     seed: int,
     unlimited: bool,
-    faults: TextIO | None,
+    faults: BinaryIO | None,
     attributes: tuple[str, ...],
 ) -> int:
     """Run a local stand-in for Brevo: it keeps contacts, and answers as Brevo does.

@@ -12,7 +12,7 @@ from outboxd import clock, config, database, report
 from outboxd.cli import host
 from outboxd.cli.checking import Check, thresholds
 from outboxd.cli.figures import ago, latency, percent, when
-from outboxd.cli.options import config_option, json_option
+from outboxd.cli.options import NumberRange, config_option, json_option
 from outboxd.config import Config
 
 if TYPE_CHECKING:  # of thresholds few looks have any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # of thresholds few looks have any
     "--every",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0.1, 3600),
+    type=NumberRange(0.1, 3600),
     help="Seconds between two looks of --watch.",
 )
 @click.option(

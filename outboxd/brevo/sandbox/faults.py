@@ -130,7 +130,7 @@ def parse_faults(text: str | bytes) -> list[Fault]:
     """Faults from a JSON list of objects; raises ConfigError."""
     try:
         documents = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([f"faults are not JSON: {error}"]) from error
     if not isinstance(documents, list) or not all(isinstance(each, dict) for each in documents):
         raise ConfigError(["faults must be a JSON list of objects"])
