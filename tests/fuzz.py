@@ -22,6 +22,7 @@ FILES = (
     "test_config_yaml.py",
     "test_fuzz_payloads.py",
     "test_fuzz_commands.py",
+    "test_wire.py",
 )
 
 

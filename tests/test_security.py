@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from socket import create_server
+from socket import SHUT_RDWR, create_server
 from threading import Thread
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from outboxd import cli
 from outboxd.brevo.sandbox import Fault
 from tests.receiver import receiving
-from tests.shop import MakeShop, Shop
+from tests.shop import KEY, MakeShop, Shop
 from tests.test_imports import MODULES
 from tests.wire import certified
 
@@ -158,7 +158,64 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_and_told(shop: Shop, t
 
 
 @needs_openssl
-def test_a_webhook_with_such_a_certificate_is_told_nothing(make_shop: MakeShop, tmp_path: Path) -> None:
+def test_a_certificate_of_another_host_is_refused_whoever_vouches_for_it(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names 127.0.0.1, which is not how it was asked for."""
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "certificate.pem"))
+    with impostor(tmp_path) as (url, heard):
+        shop.reopen(brevo={"base_url": f"{url.replace('127.0.0.1', 'localhost')}/v3"})
+        told = shop.sent("created", **ANN)["last_error"]
+        assert "TLS certificate cannot be verified" in told
+        assert heard
+        assert b"".join(heard) == b""
+        shop.reopen(brevo={"base_url": f"{url}/v3"})
+        shop.sent("created", **ANN)
+    assert KEY.encode() in b"".join(heard), "it is the name that was not trusted"
+
+
+@pytest.mark.parametrize(
+    ("spoken", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "Brevo cannot be reached: [SSL"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "Brevo cannot be reached: [SSL"),
+        (b"\x16\x03\x03\x40\x00\x02", "Brevo cannot be reached: [SSL"),
+        (b"", "Brevo cannot be reached: "),
+        (None, "no answer within 0.3 seconds"),
+    ],
+    ids=["no TLS", "a fatal alert", "half a handshake", "the end", "silence"],
+)
+def test_where_no_tls_comes_about_an_event_is_tried_again(
+    make_shop: MakeShop, spoken: bytes | None, reason: str
+) -> None:
+    """And it is not put down to a certificate that nobody showed."""
+    shop = make_shop(brevo={"timeout_seconds": 0.3})
+    with create_server(("127.0.0.1", 0)) as server, ExitStack() as silent:
+
+        def speak() -> None:
+            with suppress(OSError):
+                while True:
+                    peer = silent.enter_context(server.accept()[0])
+                    if spoken is not None:
+                        peer.recv(4096)
+                        peer.sendall(spoken)
+                        peer.close()
+
+        Thread(target=speak, daemon=True).start()
+        shop.reopen(
+            brevo={"base_url": f"https://127.0.0.1:{server.getsockname()[1]}/v3", "timeout_seconds": 0.3}
+        )
+        event = shop.sent("created", **ANN)
+        server.shutdown(SHUT_RDWR)
+    assert event["status"] == "pending"
+    assert reason in event["last_error"]
+
+
+@needs_openssl
+def test_a_webhook_with_such_a_certificate_is_told_nothing(
+    make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
     with impostor(tmp_path) as (url, heard):
         shop = make_shop(notifications={"webhook_url": url, "interval_seconds": 1})
         shop.sent("created", **ANN)
@@ -179,6 +236,23 @@ def test_a_webhook_that_redirects_is_not_followed(make_shop: MakeShop) -> None:
         shop.later(minutes=1)
         shop.run_until(lambda: shop.rows("SELECT 1 FROM notifications WHERE last_error IS NOT NULL"))
         assert shop.rows("SELECT last_error FROM notifications") == [("the receiver answered 307",)]
+
+
+def test_a_webhook_is_posted_to_itself_whatever_the_environment_knows(
+    make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by way of a proxy, nor with a password that was meant for other programs."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with receiving() as receiver:
+        shop = make_shop(notifications={"webhook_url": receiver.url, "interval_seconds": 1})
+        shop.sent("created", **ANN)
+        shop.later(minutes=1)
+        shop.run_until(lambda: shop.rows("SELECT 1 FROM notifications WHERE status = 'delivered'"))
+    [(headers, _)] = receiver.posts
+    assert "authorization" not in {name.lower() for name in headers}
 
 
 # What comes from outside has a size

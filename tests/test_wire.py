@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import tracemalloc
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,13 @@ from threading import Event, Thread
 from time import monotonic
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from outboxd.brevo.client import Brevo
+from outboxd.brevo import answers
+from outboxd.brevo.client import BODY_LIMIT, Brevo
 from outboxd.brevo.limiter import Limiter
+from tests.fuzz import cases
 from tests.shop import KEY
 from tests.wire import certified, wired
 
@@ -34,6 +39,11 @@ def chunked(body: bytes, head: bytes = b"") -> bytes:
     parts = (body[:4], body[4:])
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
     return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % (head, chunks)
+
+
+def bitten(raw: bytes, at: int, bite: bytes) -> bytes:
+    at %= len(raw)
+    return raw[:at] + bite + raw[at + len(bite) :]
 
 
 def test_a_call_says_once_what_there_is_to_say() -> None:
@@ -199,6 +209,33 @@ def test_an_answer_that_breaks_off_is_never_a_success(answer: bytes) -> None:
     assert statuses == {0}
 
 
+@pytest.mark.parametrize("word", ["100 Continue", "101 Switching Protocols", "103 Early Hints", "199 Wait"])
+def test_a_word_in_advance_is_not_taken_for_the_answer(word: str) -> None:
+    """Nor is the answer then taken for that to the next call."""
+    early = f"HTTP/1.1 {word}\r\nlink: </style.css>\r\n\r\n".encode()
+    with wired([early * 2 + FINE, FINE.replace(b"7", b"8")]) as wire:
+        client = brevo(wire.url)
+        told = [client.call("PUT", "/contacts/7", {}) for _ in range(2)]
+    assert [(each.status, each.body) for each in told] == [(201, {"id": 7}), (201, {"id": 8})]
+
+
+def test_words_in_advance_without_an_answer_end_at_the_deadline() -> None:
+    with create_server(("127.0.0.1", 0)) as server:
+
+        def chatter() -> None:
+            with server.accept()[0] as peer, suppress(OSError):
+                while True:
+                    peer.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+
+        chatting = Thread(target=chatter)
+        chatting.start()
+        started = monotonic()
+        client = brevo(f"http://127.0.0.1:{server.getsockname()[1]}/v3", seconds=0.3)
+        assert client.call("GET", "/account").status == 0
+        assert monotonic() - started < 5
+        chatting.join()
+
+
 def test_nothing_at_all_is_no_answer_unless_it_is_said_to_be_all() -> None:
     with wired([b"HTTP/1.1 200 OK\r\n\r\n"]) as wire:
         assert brevo(wire.url).call("DELETE", "/contacts/7").status == 0
@@ -220,3 +257,81 @@ def test_an_answer_is_read_whole_whose_connection_is_given_up_meanwhile() -> Non
         client = brevo(wire.url)
         assert [client.call("GET", "/account").body for _ in range(2)] == [{"id": 7}] * 2
     assert wire.connections == 2
+
+
+# Whatever comes instead of an answer
+
+PIECES = st.sampled_from(
+    (
+        *(
+            b"HTTP/1.1 ",
+            b"HTTP/1.0 ",
+            b"HTTP/9 ",
+            b"200 OK\r\n",
+            b"204 None\r\n",
+            b"103 Early\r\n",
+            b"999 \r\n",
+        ),
+        *(
+            b"content-length: ",
+            b"0",
+            b"2",
+            b"9",
+            b"-1",
+            b"9" * 5000,
+            b"\xb2",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"\n",
+            b" ",
+        ),
+        *(b"transfer-encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n", b"f" * 70_000, b"x: y\r\n" * 200),
+        *(b"content-encoding: ", b"gzip", b"deflate", b"br", b", ", ZIPPED, b"{}", BODY, b"\0", b": "),
+        *(
+            b"retry-after: ",
+            b"x-sib-ratelimit-remaining: 0\r\n",
+            b"x-sib-ratelimit-reset: ",
+            b"set-cookie: a=b\r\n",
+        ),
+    )
+) | st.binary(max_size=4)
+BEGINNINGS = st.sampled_from((b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\n", FINE[:-9], ZIPPED_FINE[:-9]))
+RAW = st.builds(lambda head, pieces: head + b"".join(pieces), BEGINNINGS, st.lists(PIECES, max_size=9))
+
+
+@settings(max_examples=cases(120), deadline=None)
+@given(
+    answer=RAW
+    | st.builds(bitten, st.sampled_from((FINE, ZIPPED_FINE, chunked(BODY))), st.integers(0), PIECES)
+)
+def test_any_bytes_are_an_answer_or_none_and_raise_nothing(answer: bytes) -> None:
+    with wired([answer]) as wire:
+        told = brevo(wire.url).call("DELETE", "/contacts/7")
+    assert told.status == 0 or 200 <= told.status <= 999
+    assert answers.outcome(told).verdict
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip"])
+def test_a_zipped_answer_is_unpacked_no_further_than_the_limit(encoding: str) -> None:
+    """What is 300 KiB on the wire, or 1 KiB, would be 300 MiB here."""
+    bomb = b" " * (300 << 20)
+    for _ in encoding.split():
+        bomb = gzip.compress(bomb, mtime=0)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n"
+    with wired([head % (encoding.encode(), len(bomb)) + bomb]) as wire:
+        tracemalloc.start()
+        try:
+            told = brevo(wire.url).call("GET", "/account")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (told.status, told.body) == (0, {})
+    assert most < 32 << 20
+
+
+@pytest.mark.parametrize(("size", "status"), [(BODY_LIMIT, 200), (BODY_LIMIT + 1, 0)])
+def test_of_an_answer_one_mebibyte_is_read(size: int, status: int) -> None:
+    assert BODY_LIMIT == 1 << 20, "and the README says so"
+    body = json.dumps({"id": 7}).encode().ljust(size)
+    with wired([b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (size, body)]) as wire:
+        assert brevo(wire.url).call("GET", "/account").status == status

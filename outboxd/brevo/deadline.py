@@ -97,7 +97,10 @@ class _Reads(io.RawIOBase):
 
 
 class _Response(HTTPResponse):
-    """http.client takes the end of the stream for the end of the head: a piece of one would be an answer."""
+    """http.client takes the end of the stream for the end of the head: a piece of one would be an answer.
+
+    And it takes any word in advance but the first, "100 Continue", for the answer that is still to come.
+    """
 
     def __init__(self, reads: _Reads, method: str | None) -> None:
         super().__init__(reads, method=method)  # type: ignore[arg-type]
@@ -106,6 +109,10 @@ class _Response(HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._reads.is_in_head = False
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, 100 if status < 200 else status, reason
 
 
 class _Deadlined:
