@@ -197,6 +197,23 @@ def test_an_error_without_a_message_has_a_reason_all_the_same() -> None:
     assert answers.outcome(read(400, {})).detail == "HTTP 400"
 
 
+BLOCKING = {401, 402, 403, 429}
+PASSING = {408, 425}
+
+
+@pytest.mark.parametrize("body", [HTML, b"", {}, {"code": "any", "message": "Any"}])
+def test_each_status_that_is_no_success_has_its_verdict(body: object) -> None:
+    """Also those that no standard knows: 520 and up are a proxy's in front of Brevo."""
+    told: dict[Verdict, set[int]] = {}
+    for status in range(300, 1000):
+        told.setdefault(answers.outcome(read(status, body)).verdict, set()).add(status)
+    assert told == {
+        Verdict.BLOCKED: BLOCKING,
+        Verdict.RETRY: PASSING | {*range(300, 400), *range(500, 1000)},
+        Verdict.REFUSED: {*range(400, 500)} - BLOCKING - PASSING,
+    }
+
+
 @given(statuses, bodies, st.dictionaries(st.sampled_from(["retry-after", "sib-request-id"]), st.text()))
 def test_any_answer_has_a_verdict(status: int, body: bytes, headers: Mapping[str, str]) -> None:
     outcome = answers.outcome(read(status, body, headers))

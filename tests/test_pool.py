@@ -1,6 +1,8 @@
 """The pool: a program's next event goes through the connection of its last one, where that is still right."""
 
 import os
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +19,9 @@ from outboxd.errors import NoOutboxError
 from tests.conftest import until
 
 opened: list[str] = []
+
+SAFE = {"synchronous": 2, "journal_mode": "wal"}
+"""FULL."""
 
 
 def listen(event: str, arguments: tuple[object, ...]) -> None:
@@ -238,3 +243,37 @@ def test_a_program_that_ends_folds_the_log_into_the_file(db: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert not db.with_name("outbox.db-wal").exists()
     assert ids(db) == [1]
+
+
+def test_what_is_acknowledged_would_outlast_a_power_cut(db: Path) -> None:
+    """Each commit is on the disk before it is told, by whichever door it came."""
+    engine = database.engine(db)
+    with closing(database.connect(db)) as plain, pool.connection(db) as pooled, engine.connect() as writer:
+        drivers = (plain, pooled.connection, writer.connection.driver_connection)
+        asked = [[each.execute(f"PRAGMA {name}").fetchone()[0] for name in SAFE] for each in drivers if each]
+    engine.dispose()
+    assert asked == [[*SAFE.values()]] * 3
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace to see the calls of the kernel")
+def test_an_id_is_told_only_once_its_event_is_synced(db: Path, tmp_path: Path) -> None:
+    program = (
+        "import outboxd, os\n"
+        "for n in range(3): os.write(1, b'%d' % outboxd.enqueue('customer_created', {'id': n}))"
+    )
+    trace = tmp_path / "trace"
+    strace = ["strace", "-y", "-e", "trace=fdatasync,fsync,write", "-o", str(trace)]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", program],
+        env={**os.environ, "OUTBOXD_DATABASE": str(db)},
+        capture_output=True,
+        text=True,
+    )
+    if "ptrace" in done.stderr:
+        pytest.skip("nobody may be traced here")
+    assert (done.returncode, done.stdout) == (0, "123")
+    synced = f"{db}-wal"
+    seen = re.findall(rf"sync\(\d+<{re.escape(synced)}>\)|write\(1", trace.read_text())
+    told = [at for at, each in enumerate(seen) if each == "write(1"]
+    assert all("sync" in seen[at - 1] for at in told), seen
+    assert len(told) == 3
