@@ -1,5 +1,6 @@
 """A small storm in every run; `python -m tests.torture` is the large one."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 import requests
 
-from outboxd.brevo.sandbox import Sandbox
+from outboxd.brevo.sandbox import Call, Sandbox
 from tests.processes import KEY
-from tests.torture.judge import LIST, personal, wrong
+from tests.shop import Shop
+from tests.torture.judge import LIST, out_of_order, personal, wrong
 from tests.torture.people import Customer, histories, shuffled
 from tests.torture.storm import POISON, Plan, run, unsound
 
@@ -73,6 +75,26 @@ def test_the_storm_is_of_the_size_that_was_asked_for_and_out_of_order() -> None:
 def test_the_storms_judge_sees_what_is_personal_or_secret(line: str) -> None:
     assert personal({"log": f"well\n{line}\nwell"}) == [f"log: {line}"]
     assert personal({"log": "delivered event=12 customer=custom:12 ms=4"}) == []
+
+
+def test_the_storms_judge_sees_what_is_told_out_of_order(shop: Shop) -> None:
+    """Alone or together with others, in whichever kind of call; what nobody answered may be told again."""
+    event_id = shop.sent("created", id=1, email="ann1@example.com", firstName="F1v2", lastName="L1v0")["id"]
+    recorded = shop.event(event_id)["attempts_made"][0]["request_id"]
+    bodies: list[dict[str, Any]] = [
+        {"email": "ann1@example.com", "attributes": {"FIRSTNAME": "F1v2", "LASTNAME": "L1v0"}},
+        {"contacts": [{"attributes": {"LASTNAME": "L1v1"}}, {"attributes": {"FIRSTNAME": "F12v1"}}]},
+        {"attributes": {"FIRSTNAME": "F1v2"}},
+        {"jsonBody": [{"attributes": {"FIRSTNAME": "F1v1"}}]},
+        {"attributes": {"FIRSTNAME": "F1v3", "LASTNAME": "L1v0"}},
+    ]
+    calls = [
+        Call(number, "PUT", "/contacts", None, 204, number, number, body, recorded if number == 0 else "lost")
+        for number, body in enumerate(bodies)
+    ]
+    assert out_of_order(shop.path, calls) == ["call 3: F1 of version 1 after 2"]
+    calls = [replace(call, request_id=recorded) for call in calls]
+    assert out_of_order(shop.path, calls)[1:] == ["call 4: L1 of version 0 after 1"]
 
 
 def test_the_storms_judge_sees_what_is_wrong() -> None:

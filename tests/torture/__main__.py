@@ -6,8 +6,8 @@
 Producers write shuffled and doubled histories of their customers, while `outboxd backfill` writes what the
 shop had of some of them at a time. Daemons and producers are killed, daemons stand still for longer than
 their leases last, Brevo answers badly or not at all. In the end every contact must be as the newest version
-of each fact says, every event must be accounted for once, and nothing of a customer may stand in anything
-that operators are told.
+of each fact says, every event must be accounted for once, no call may have told what was older than what
+Brevo had taken, and nothing of a customer may stand in anything that operators are told.
 """
 
 import argparse

@@ -1,7 +1,10 @@
-"""What there must be in the end: each event accounted for once, each contact right, nothing personal told."""
+"""What there must be: each event accounted for once and told in order, each contact right, nothing personal
+told.
+"""
 
+import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ PERSONAL = re.compile(
     r"ann\d+|example\.com|\b[FL]\d+v\d+\b|4915112\d{6}|1555\d{7}|whsec_|" + re.escape(KEY), re.IGNORECASE
 )
 """What only customers have, and what only outboxd and its counterparts know."""
+
+VERSIONED = re.compile(r"\b([FL]\d+)v(\d+)\b")
+"""A value in a call: whose it is, and of which version."""
 
 TOTALS = """
 SELECT coalesce(sum(value), 0) FROM totals
@@ -63,6 +69,26 @@ def account(outbox: Path, acknowledged: Collection[int], calls: Sequence[Call]) 
     }
 
 
+def out_of_order(outbox: Path, calls: Iterable[Call]) -> list[str]:
+    """Every call that told of a customer what was older than a call before it, whose answer is recorded.
+
+    After a call without an answer a delivery may begin with its oldest event again: it must find whatever
+    contact that call has made.
+    """
+    with database.reading(outbox) as connection:
+        answered = {request for request, status in connection.execute(IN_DOUBT) if 200 <= status < 300}
+    newest: dict[str, int] = {}
+    found = []
+    for call in calls:
+        for whose, text in VERSIONED.findall(json.dumps(call.body)):
+            version = int(text)
+            if version < newest.get(whose, 0):
+                found.append(f"call {call.number}: {whose} of version {version} after {newest[whose]}")
+            if call.request_id in answered:
+                newest[whose] = max(newest.get(whose, 0), version)
+    return found
+
+
 def personal(told: Mapping[str, str]) -> list[str]:
     """Where, of these texts by their names, something stands that must not."""
     return [
@@ -80,10 +106,13 @@ def kept(outbox: Path) -> str:
 
 
 def seen_by_ps(process_id: int) -> str:
-    """What other users of this host see of a process and its threads."""
+    """What other users of this host see of a process and its threads; nothing of one that has ended."""
     process = Path(f"/proc/{process_id}")
-    names = [file.read_text() for file in process.glob("task/*/comm")]
-    return "\n".join([(process / "cmdline").read_text().replace("\0", " "), *names])
+    try:
+        names = [file.read_text() for file in process.glob("task/*/comm")]
+        return "\n".join([(process / "cmdline").read_text().replace("\0", " "), *names])
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def wrong(sandbox: Sandbox, customers: Sequence[Customer]) -> list[str]:

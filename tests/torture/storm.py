@@ -74,8 +74,10 @@ SOUND = {
     "answers nobody gave": 0,
     "producer failures": 0,
     "bugs": 0,
+    "tracebacks": 0,
     "unclean ends": 0,
     "largest overlap": 1,
+    "told out of order": [],
     "wrong contacts": [],
     "personal": [],
 }
@@ -243,10 +245,23 @@ class Storm:
 
     def end(self) -> list[int]:
         """Let all of them stop in good order; the exit codes of the daemons."""
-        for number, daemon in enumerate(self.daemons):
-            self.told[f"process {number}"] = judge.seen_by_ps(daemon.ready().process.pid)
+        for daemon in self.daemons:
+            daemon.ready()
+        self.look_at_processes()
+        for daemon in self.daemons:
             daemon.send(signal.SIGTERM)
         return [daemon.ended(40) for daemon in self.daemons]
+
+    def look_at_processes(self) -> None:
+        """What anybody on this host sees of those that run now."""
+        for process in (self.backfill.process, *(daemon.process for daemon in self.daemons)):
+            self.told[f"process {process.pid}"] = judge.seen_by_ps(process.pid)
+
+    @property
+    def writers_words(self) -> str:
+        """What the programs of the shop have complained of, and what the backfill has said."""
+        files = [self.backfill.words, *(writer.complaints for writer in self._writers)]
+        return "".join(file.read_text() for file in files)
 
     @property
     def words(self) -> str:
@@ -310,6 +325,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
         blows = plan.blows()
         for number, blow in enumerate(blows, start=1):
             storm.until_finished(total * number // (len(blows) + 1), within=120)
+            storm.look_at_processes()
             storm.blows[blow]()
         codes = [each.ended(120) for each in (*storm.producers, storm.backfill)]
         written = monotonic() - started
@@ -319,6 +335,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
         took = monotonic() - started
         exit_codes = storm.end()
         acknowledged = [each for producer in storm.producers for each in producer.acknowledged]
+        told = _everything_told(storm, receiver)
         return {
             "mode": plan.mode,
             "events": plan.events,
@@ -337,9 +354,11 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             "calls by status": sandbox.stats["by_status"],
             "calls in bulk": dict(Counter(c.path for c in sandbox.calls if c.path in BULK)),
             "largest overlap": sandbox.stats["largest_overlap"],
+            "told out of order": judge.out_of_order(storm.outbox, sandbox.calls),
             "wrong contacts": judge.wrong(sandbox, customers),
             "notifications": len(receiver.posts),
-            "personal": judge.personal(_everything_told(storm, receiver)),
+            "tracebacks": sum(text.count("Traceback") for text in told.values()),
+            "personal": judge.personal(told),
             "seconds writing": round(written, 1),
             "seconds in all": round(took, 1),
             "latency ms": status(storm.outbox)["windows"]["hour"]["latency_ms"],
@@ -408,6 +427,8 @@ def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
         ("dead",),
         ("events",),
         ("notifications", "--json"),
+        ("show", "1"),
+        ("check", "--offline"),
     )
     told = {" ".join(command): _says(storm, *command) for command in commands}
     for number, (headers, body) in enumerate(receiver.posts):
@@ -417,6 +438,7 @@ def _everything_told(storm: Storm, receiver: Receiver) -> dict[str, str]:
         **told,
         **storm.told,
         "log": storm.words,
+        "writers": storm.writers_words,
         "metrics file": metrics,
         "database": judge.kept(storm.outbox),
     }

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 
 class Writer:
-    """A command whose words gather in a file, over all the times it is started."""
+    """A command; its words gather in a file over all the times it is started, its complaints in another."""
 
     def __init__(self, words: Path, *command: str) -> None:
         self.words = words
-        self.failures = 0
+        self.complaints = words.with_suffix(".complaints")
         self._command = command
         self.process = self._started()
 
@@ -42,8 +42,9 @@ class Writer:
         return self.process.wait(within)
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        with self.words.open("ab") as words:
-            return subprocess.Popen([sys.executable, "-m", *self._command], cwd=ROOT, stdout=words)
+        command = [sys.executable, "-m", *self._command]
+        with self.words.open("ab") as words, self.complaints.open("ab") as complaints:
+            return subprocess.Popen(command, cwd=ROOT, stdout=words, stderr=complaints)
 
 
 class Producer(Writer):
