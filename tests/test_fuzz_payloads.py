@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from outboxd import intake, topics
 from outboxd.errors import OutboxdError
-from outboxd.payload import parse
+from outboxd.payload import LIMIT, parse
 from outboxd.sources import PRESETS
 from tests.fuzz import cases
 from tests.shop import MakeShop, Shop
@@ -105,9 +105,43 @@ DEEP = [
     b'{"id": 7, "email": "zyx@example.com", "a": ' + b"[" * 80_000,
     b'{"a":' * 40_000 + b'"Zyx"' + b"}" * 40_000,
 ]
+UNITS = st.sampled_from(
+    (
+        "Zyx",
+        "zyx@",
+        "@",
+        "1",
+        "+1 ",
+        "-",
+        "(",
+        ".",
+        "%40",
+        "<",
+        "2026-",
+        "\u0300",
+        "\u202e",
+        "💌",
+        "\\u0000",
+        "[",
+    )
+)
+
+
+def _large(key: str, unit: str, size: int) -> bytes:
+    return (
+        f'{{"id": 7, "email": "zyx@example.com", "{key}": "{unit * (size // len(unit.encode()))}"}}'.encode()
+    )
+
+
+LARGE = st.builds(_large, st.sampled_from(KEYS), UNITS, st.sampled_from([LIMIT // 50, LIMIT - 1000, LIMIT]))
+"""As large as a payload may be and a little larger, of what may be dear to look at."""
+
 TEXTS = (CUSTOMERS | OBJECTS | VALUES).map(lambda text: text.encode("utf-8", "surrogatepass"))
 PAYLOADS = (
-    TEXTS | st.tuples(CUSTOMERS, st.integers(0), st.binary(max_size=3)).map(_bitten) | st.sampled_from(DEEP)
+    TEXTS
+    | st.tuples(CUSTOMERS, st.integers(0), st.binary(max_size=3)).map(_bitten)
+    | LARGE
+    | st.sampled_from(DEEP)
 )
 ROWS = st.tuples(
     st.sampled_from([*topics.EVENTS, *sorted(topics.KNOWN)]),
