@@ -61,27 +61,44 @@ def is_constant(node: ast.AST) -> bool:
     return False
 
 
+def is_put_together(node: ast.AST) -> bool:
+    """Whether an expression makes a text of several."""
+    match node:
+        case ast.JoinedStr() | ast.BinOp():
+            return True
+        case ast.Call(func=ast.Attribute(attr="format" | "format_map" | "join" | "replace")):
+            return True
+    return False
+
+
 def suspects(source: str) -> list[str]:
     """Every statement that may be made of more than constants."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
+    nodes = [*ast.walk(ast.parse(source))]
+    found, executed = [], set()
+    for node in nodes:
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             place = EXECUTES.get(name)
-            if place is not None and len(node.args) > place:
-                sql = node.args[place]
-                if not (
-                    isinstance(sql, ast.Name) or is_constant(sql)
-                ):  # a name is looked at where it is made
-                    found.append(ast.unparse(node))
-        is_made = isinstance(node, ast.JoinedStr | ast.BinOp)
-        text = (
-            "".join(str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant))
-            if is_made
-            else ""
-        )
-        if SQL.match(text) and not is_constant(node):
-            found.append(ast.unparse(node))
+            sql = node.args[place] if place is not None and len(node.args) > place else None
+            if isinstance(sql, ast.Name):
+                executed.add(sql.id)  # it is looked at where it is made
+            elif sql is not None and not is_constant(sql):
+                found.append(ast.unparse(node))
+    for node in nodes:
+        if is_put_together(node) and not is_constant(node):
+            texts = [str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant)]
+            found += [ast.unparse(node)] * any(map(SQL.match, texts))
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
+            ) if name in executed and value and is_put_together(value) and not is_constant(value):
+                found.append(ast.unparse(node))
+            case ast.AugAssign(target=ast.Name(id=name), value=value) if name in executed and not is_constant(
+                value
+            ):
+                found.append(ast.unparse(node))
     return found
 
 
@@ -102,6 +119,13 @@ def test_statements_are_made_of_constants_and_values_are_bound(name: str) -> Non
         'sql = f"SELECT * FROM {table(name)}"',
         'sql = f"UPDATE outbox SET status = {status}"',
         'sql = "DELETE FROM outbox WHERE id = " + text',
+        'sql = "SELECT {}".format(value)',
+        'sql = " ".join(["SELECT * FROM outbox WHERE id =", text])',
+        'sql = "SELECT WHAT".replace("WHAT", value)',
+        'sql = f"{start} FROM {value}"; connection.execute(sql)',
+        "sql = STATEMENT % value; connection.execute(sql)",
+        "sql: str = STATEMENT.format(value); many(connection, sql, rows)",
+        'sql = "SELECT 1 WHERE "; sql += value; connection.execute(sql)',
     ],
 )
 def test_a_statement_that_is_put_together_of_values_is_found(source: str) -> None:
