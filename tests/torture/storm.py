@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,6 +73,7 @@ SOUND = {
     "recorded more than once": 0,
     "miscounted": 0,
     "answers nobody gave": 0,
+    "kills that missed": 0,
     "producer failures": 0,
     "bugs": 0,
     "tracebacks": 0,
@@ -113,10 +115,9 @@ class Plan:
     hastens: bool = False  # do not wait for the leases of a killed daemon to lapse
 
     def blows(self) -> list[str]:
-        """All that is going to happen, in a random order."""
+        """All that is going to happen to those who drain, in a random order."""
         counts = {
             "a daemon is killed": self.kills,
-            "a producer is killed": self.producer_kills,
             "Brevo is gone": self.outages,
             "a daemon stands still": self.stops,
         }
@@ -154,7 +155,6 @@ class Storm:
     def blows(self) -> Mapping[str, Callable[[], None]]:
         return {
             "a daemon is killed": self.kill_daemon,
-            "a producer is killed": self.kill_producer,
             "Brevo is gone": self.cut_brevo_off,
             "a daemon stands still": self.stop_daemon,
         }
@@ -192,10 +192,21 @@ class Storm:
                 let_leases_lapse(self.outbox)
         self.daemons.append(self._daemon())
 
-    def kill_producer(self) -> None:
-        """SIGKILL of somebody who still writes, who is then started again."""
-        self._random.shuffle(self._writers)
-        any(writer.kill() for writer in self._writers)
+    def kill_producers(self) -> int:
+        """SIGKILL of one after the other amid their writing, and of the backfill; how many producers it hit.
+
+        All of them are started again, and may end once this is over. It goes on beside the other blows.
+        """
+        random, killed = Random(self._plan.seed), 0
+        for number in range(1, self._plan.producer_kills + 1):
+            share = self._plan.events * number // (self._plan.producer_kills + 1)
+            self._until_acknowledged(share)
+            killed += any(each.kill() for each in random.sample(self.producers, len(self.producers)))
+            if number == 1:
+                self.backfill.kill()
+        for producer in self.producers:
+            producer.let_end()
+        return killed
 
     def cut_brevo_off(self) -> None:
         """Every connection is cut, and Brevo is out of reach until that is noticed."""
@@ -278,6 +289,9 @@ class Storm:
         with Daemon(self._config, OUTBOXD_WEBHOOK_SECRET=SECRET) as second:
             return second.ended() == 75 and "is drained already" in second.words
 
+    def _until_acknowledged(self, events: int) -> None:
+        until(lambda: sum(len(each.acknowledged) for each in self.producers) >= events, 120)
+
     def _until_under_way(self) -> None:
         give_up = monotonic() + 2
         until(lambda: self._sandbox.stats["under_way"] or monotonic() > give_up)
@@ -322,11 +336,13 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
         config = _config(plan, directory, sandbox, receiver)
         _write_poison(directory / "outbox.db")
         storm = Storm(plan, sandbox, config, customers, stack)
+        killing = stack.enter_context(ThreadPoolExecutor(1)).submit(storm.kill_producers)
         blows = plan.blows()
         for number, blow in enumerate(blows, start=1):
             storm.until_finished(total * number // (len(blows) + 1), within=120)
             storm.look_at_processes()
             storm.blows[blow]()
+        missed = plan.producer_kills - killing.result()
         codes = [each.ended(120) for each in (*storm.producers, storm.backfill)]
         written = monotonic() - started
         if plan.daemons > 1:
@@ -344,6 +360,7 @@ def run(plan: Plan, directory: Path) -> dict[str, Any]:
             "daemons": plan.daemons,
             "blows": dict(Counter(blows)),
             **judge.account(storm.outbox, acknowledged, sandbox.calls),
+            "kills that missed": missed,
             "producer failures": sum(code != 0 for code in codes),
             "events in flight at the kills": storm.in_flight,
             "stood still": storm.stood_still,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import outboxd
 from outboxd.clock import from_text
+from tests.conftest import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +49,8 @@ class Writer:
 
 
 class Producer(Writer):
-    """Writes the events of a file one by one. After a kill it writes the event whose end it has not seen once
-    more, under the same idempotency key.
+    """Writes the events of a file one by one, the last one when it may end. After a kill it writes the event
+    whose end it has not seen once more, under the same idempotency key.
     """
 
     def __init__(self, events: Path, outbox: Path) -> None:
@@ -60,6 +61,10 @@ class Producer(Writer):
     def acknowledged(self) -> list[int]:
         """The ids that it was told, doubles included."""
         return [int(line) for line in self.words.read_text().split()]
+
+    def let_end(self) -> None:
+        """It need not wait to be killed any more."""
+        _end(self.words).touch()
 
 
 class Backfill(Writer):
@@ -77,6 +82,8 @@ def produce(events: Path, acknowledged: Path, outbox: Path) -> None:
     done = acknowledged.read_text().count("\n")
     for number, line in enumerate(lines[done:], done):
         event = json.loads(line)
+        if number == len(lines) - 1:
+            until(_end(acknowledged).exists, 600)
         told = outboxd.enqueue(
             event["event"],
             event["data"],
@@ -85,3 +92,7 @@ def produce(events: Path, acknowledged: Path, outbox: Path) -> None:
             db=outbox,
         )
         print(told, flush=True)
+
+
+def _end(acknowledged: Path) -> Path:
+    return acknowledged.with_suffix(".end")
