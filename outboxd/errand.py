@@ -227,7 +227,13 @@ def _as_found(contact: Contact, folded: Folded, found: Found) -> Contact:
     """The contact as Brevo turned out to have it."""
     if found.holds is None:
         return replace(_holding(contact, frozenset()), synced_email=None)
-    there = folded.contact
+    # What the fold means to empty is not empty before that has been told: it stays as it was believed to be.
+    fields = {
+        name: each
+        for name, each in folded.contact.fields.items()
+        if each.digest != EMPTIED or name in found.holds
+    }
+    there = replace(folded.contact, fields={**contact.fields, **fields})
     if not found.has_consent:
         there = replace(there, accepts_marketing=contact.accepts_marketing, consent_at=contact.consent_at)
     return _holding(there, found.holds)

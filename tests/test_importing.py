@@ -406,6 +406,25 @@ def test_an_import_whose_answer_is_lost_is_sent_again_and_nobody_is_let_go_meanw
     assert_over(slow)
 
 
+def test_what_an_import_of_a_former_life_may_have_left_is_emptied(shop: Shop) -> None:
+    """No answer says that it was carried out, and the import of the new life cannot empty anything."""
+    shop.sandbox.faults.add(Fault(behaviour="lost_answer", path=IMPORT))
+    backfill(shop, [person(number, phone=f"+4420794600{number:02d}") for number in range(MANY)])
+    shop.run_until(lambda: shop.status()["retrying"] == MANY)
+    assert "SMS" in shop.contact("ann3@example.com")["attributes"]
+    shop.sandbox.faults.clear()
+    for event, bodies in (
+        ("deleted", [{"id": number} for number in range(MANY)]),
+        ("created", [person(number, firstName="Bea") for number in range(MANY)]),
+    ):
+        shop.later(seconds=1)
+        shop.fill(event, bodies, is_backfill=True)
+    shop.settle()
+    assert len(shop.calls_of("POST", IMPORT)) > 1
+    assert [each["attributes"] for each in shop.sandbox.contacts] == [{"FIRSTNAME": "Bea"}] * MANY
+    assert_over(shop)
+
+
 def test_an_import_that_keeps_failing_is_given_up_and_its_events_tried_on_alone(shop: Shop) -> None:
     shop.sandbox.faults.add(Fault(status=500, path=IMPORT))
     ids = backfill(shop, [person(number) for number in range(MANY)])
