@@ -97,7 +97,7 @@ def test_a_log_that_is_removed_is_folded_into_the_outbox_and_made_anew(
 ) -> None:
     """Before shops write to another one, of which nobody would hear. A copy is kept, and not needed."""
     sandbox.faults.add(Fault(status=503, times=1))
-    with Daemon(config) as daemon:
+    with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 2})) as daemon:
         created(daemon.ready().database, 1)
         until(lambda: daemon.status()["retrying"] == 1)
         remove(daemon.database, *suffixes)
