@@ -241,6 +241,15 @@ def test_the_list_of_refused_rows_overwrites_nothing_that_is_needed(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_the_outbox_is_no_export(shop: Shop, operate: Operate, suffix: str) -> None:
+    """To close it as a plain file would drop the locks that SQLite has on it."""
+    path = shop.path.parent / ".." / shop.path.parent.name / f"{shop.path.name}{suffix}"
+    result = operate(str(path))
+    assert isinstance(result.exception, click.UsageError)
+    assert f"{path} belongs to the outbox itself; name an export of the shop" in str(result.exception)
+
+
 @pytest.mark.parametrize("rows", [1, 5000])
 def test_a_list_of_refused_rows_that_finds_no_room_is_told_by_its_name(operate: Operate, rows: int) -> None:
     """Whether the disk is full while it is written, or when it is closed."""

@@ -108,6 +108,10 @@ def backfill(
     settings = config.read(config_path)
     source = source or settings.source
     now = clock.wall()
+    own = place.files(settings.database)
+    for name in files:
+        if place.is_among(Path(name), own):  # who closes a database as a plain file drops the locks on it
+            raise click.BadParameter(f"{name} belongs to the outbox itself; name an export of the shop")
     target: AbstractContextManager[Sink] = (
         _preview(settings, source, now)
         if dry_run
@@ -115,7 +119,7 @@ def backfill(
     )
     is_broken_off = False
     with ExitStack() as stack:
-        needed = [*map(Path, files), config_path, *place.files(settings.database)]
+        needed = [*map(Path, files), config_path, *own]
         refusals = stack.enter_context(_emptied(refused, needed)) if refused else None
         sink = stack.enter_context(target)
         step = stack.enter_context(progress(total_size(files), is_shown=not quiet and sys.stderr.isatty()))
