@@ -41,6 +41,7 @@ PLANS = {
     "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
+    "SHARERS": (contacts.SHARERS, {"contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
     "OWN": (customers.OWN, set()),
     "REMEMBER": (customers.REMEMBER, set()),

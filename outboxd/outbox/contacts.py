@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,12 @@ _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would ma
 SAVE_CONTACTS = f"""
 UPDATE contacts SET {CHANGES}, synced_at = :now
 FROM {table("customer_key", *CHANGED)} WHERE contacts.customer_key = told.customer_key
+"""
+
+SHARERS = f"""
+SELECT told.customer_key, contacts.customer_key
+FROM {table("customer_key", "email")} CROSS JOIN contacts
+ON contacts.synced_email = told.email AND contacts.customer_key <> told.customer_key
 """
 
 
@@ -90,6 +97,26 @@ def _stamp(text: str | None) -> Stamp | None:
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:
     """Contacts as they were delivered at `now`."""
     return at_once(SAVE_CONTACTS, [_row(contact) for contact in changed], now=to_text(now))
+
+
+def aligned(connection: Connection, told: Sequence[Contact], now: datetime) -> list[Write]:
+    """Others may have the same contact in Brevo as those that were `told`: it holds of them what was told."""
+    keyed = {each.customer_key: each for each in told}
+    addresses = [{"customer_key": key, "email": each.synced_email} for key, each in keyed.items()]
+    pairs = [
+        row for sql, values in at_once(SHARERS, addresses) for row in connection.exec_driver_sql(sql, values)
+    ]
+    others = load(connection, {other for _, other in pairs}) if pairs else {}
+    changed = []
+    for key, other in pairs:
+        there, believed = keyed[key].fields, others[other].fields
+        fields = {
+            name: register._replace(digest=there[name].digest) if name in there else register
+            for name, register in believed.items()
+        }
+        if fields != believed:
+            changed.append(replace(others[other], fields=fields))
+    return save(changed, now)
 
 
 def _row(contact: Contact) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from outboxd.clock import to_text
-from outboxd.event import Outcome, Result, Verdict
+from outboxd.event import Contact, Outcome, Result, Verdict
 from outboxd.outbox import contacts, customers, endings, statements
 from outboxd.outbox.endings import Tried
 from outboxd.outbox.rows import Write, at_once
@@ -46,6 +46,15 @@ def attempts(results: Sequence[Result]) -> list[Tried]:
         for result in results
         for event in result.claim.events
         if event.id in result.outcomes
+    ]
+
+
+def told(results: Sequence[Result]) -> list[Contact]:
+    """The contacts that Brevo took something of."""
+    return [
+        result.contact
+        for result in results
+        if any(each.verdict is Verdict.DELIVERED and each.call for each in result.outcomes.values())
     ]
 
 
