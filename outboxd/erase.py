@@ -161,9 +161,9 @@ class Eraser:
         while True:
             with database.reading(self._outbox.path) as connection:
                 status, key, error = connection.execute(person.STATUS, {"id": event_id}).fetchone()
-                is_redacted, call, detail = connection.execute(
+                is_redacted, detail = connection.execute(
                     person.REDACTION, {"key": key, "id": event_id}
-                ).fetchone() or (0, None, None)
+                ).fetchone() or (0, None)
             if status != "pending":
                 break
             claim = self._outbox.erasing.claim(key, self._clock(), lease=self._lease)
@@ -180,7 +180,7 @@ class Eraser:
             raise OutboxdError(f"customer {key} is not erased: {error}", hint=f"see: outboxd show {event_id}")
         if not is_redacted:
             raise OutboxdError(f"the shop has newer news of customer {key}", hint="run the same again")
-        return key, "removed" if call else str(detail)
+        return key, str(detail or "removed")
 
     def _carry(self, claim: Claim) -> None:
         result = self._delivery.carry(claim)

@@ -40,7 +40,7 @@ PAYLOAD = "SELECT event, payload, source FROM outbox WHERE id = :id"
 STATUS = "SELECT status, customer_key, last_error FROM outbox WHERE id = :id"
 
 REDACTION = """
-SELECT is_redacted, call, detail FROM contacts LEFT JOIN attempts ON event_id = :id
+SELECT is_redacted, detail FROM contacts LEFT JOIN attempts ON event_id = :id
 WHERE customer_key = :key ORDER BY number DESC, started_at DESC LIMIT 1
 """
 

@@ -72,7 +72,7 @@ def phone(value: Any, region: str | None) -> Any:
     if words.is_blank(value):
         return CLEARED
     written = words.text(value)
-    if written is None or len(written) > 40:
+    if written is None or len(written) > 40 or not any(map(str.isdigit, written)):
         return Misfit("is not a phone number")
     if written.startswith("00"):
         written = f"+{written[2:]}"

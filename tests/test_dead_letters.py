@@ -171,8 +171,8 @@ def test_only_what_is_dead_is_dropped(shop: Shop, operate: Operate) -> None:
     waiting = shop.enqueue("created", id=1, email="mara@example.com")
     result = operate("drop", str(lost), str(waiting), "99", "--yes")
     assert exit_code(result) == 1
-    assert f"event {waiting} is not dead: left as it is" in result.stderr
-    assert "event 99 is not dead" in result.stderr
+    assert f"event {waiting} is no dead letter: left as it is" in result.stderr
+    assert "event 99 is no dead letter" in result.stderr
     assert shop.event(waiting)["status"] == "pending"
 
 

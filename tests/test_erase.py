@@ -158,6 +158,11 @@ def test_an_address_that_nobody_here_knows_is_removed_from_brevo(shop: Shop, era
     assert shop.sandbox.contacts == []
 
 
+def test_of_somebody_brevo_does_not_have_nothing_is_said_to_be_removed(shop: Shop, eraser: Eraser) -> None:
+    erasure = eraser.erase(ANN)
+    assert (erasure.is_complete, *erasure.told.values()) == (True, "Brevo does not have the contact")
+
+
 def test_traces_of_what_was_deleted_earlier_are_found_and_removed(shop: Shop, eraser: Eraser) -> None:
     """Another program deleted, without wiping: the bytes stay in a page that is in use."""
     shop.sent("created", id=7, **BODY)

@@ -118,6 +118,7 @@ PHONES = [
 
 NO_PHONES = [
     ("not-a-number", "US", "is not a phone number"),
+    ("not-a-number", None, "is not a phone number"),
     ("123", "US", "is not a phone number of its country"),
     ("2025550100", None, "neither the payload nor default_country says which nation's"),
 ]

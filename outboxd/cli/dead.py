@@ -173,7 +173,7 @@ def _told(what: str, done: Sequence[int], left: Sequence[int], *, as_json: bool)
 
 def _tell_left(left: Sequence[int]) -> None:
     for event_id in sorted(left):
-        click.echo(f"outboxd: event {event_id} is not dead: left as it is", err=True)
+        click.echo(f"outboxd: event {event_id} is no dead letter: left as it is", err=True)
 
 
 def _facts(group: Group) -> dict[str, Any]:
