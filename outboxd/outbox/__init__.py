@@ -131,6 +131,7 @@ class Outbox:
         began, took = monotonic(), 0.0
         try:
             with self.quiet(), turn(self.path), self._engine.begin() as connection:
+                self.anchor.hold_log()
                 self._stay()
                 began = monotonic()
                 yield connection
