@@ -167,6 +167,32 @@ def test_a_phone_moves_along_to_an_address_that_is_taken(shop: Shop, says_it_aga
     assert "phone left out" not in moved["last_error"]
 
 
+def test_a_contact_is_said_to_be_removed_only_once_it_is(shop: Shop) -> None:
+    elsewhere(shop, "POST", "/contacts", {"email": "new@example.com"})
+    shop.sent("created", id=1, email="old@example.com", firstName="Ada")
+    shop.sandbox.faults.add(Fault(status=400, method="DELETE"))
+    event = shop.sent("updated", id=1, email="new@example.com", firstName="Ada")
+    assert event["status"] == "dead"
+    assert "removed" not in event["last_error"]
+    assert shop.contact("old@example.com")
+
+
+def test_what_a_move_that_broke_off_could_not_take_along_is_told_and_said_again(shop: Shop) -> None:
+    """The phone is nowhere, once the old contact is gone and the new one has not been told."""
+    elsewhere(shop, "POST", "/contacts", {"email": "new@example.com"})
+    phone = "+4915112345678"
+    shop.sent("created", id=1, email="old@example.com", firstName="Ada", phone=phone)
+    shop.sandbox.faults.add(Fault(status=503, method="PUT", after=2, times=1))
+    event = shop.enqueue("updated", id=1, email="new@example.com", firstName="Ada")
+    shop.settle()
+    told = shop.event(event)
+    assert told["status"] == "delivered"
+    assert told["last_error"].endswith("what this event does not say again may be missing")
+    said_again = shop.sent("updated", id=1, email="new@example.com", firstName="Ada", phone=phone)
+    assert said_again["last_error"] is None
+    assert shop.contact("new@example.com")["attributes"] == {"FIRSTNAME": "Ada", "SMS": phone[1:]}
+
+
 def test_a_move_of_a_contact_that_brevo_lost_makes_it_anew(shop: Shop) -> None:
     shop.sent("created", **ANN)
     elsewhere(shop, "DELETE", "/contacts/ann%40example.com?identifierType=email_id")

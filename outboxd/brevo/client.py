@@ -46,6 +46,10 @@ ELSEWHERE = frozenset({"GET /account", "GET /contacts/attributes", "GET /process
 
 CREATED_FIELD = "createdAt"
 
+MOVED = (
+    "Brevo did not have the contact under its former address any more: "
+    "what this event does not say again may be missing"
+)
 EXISTS = (
     "the contact exists in Brevo already, and options.update_enabled is false: "
     "set it to true to update existing contacts, then retry"
@@ -251,6 +255,8 @@ class _Visit:
         """A new address: the contact keeps its history, and an opt-out survives, whoever said it."""
         old = self._call("GET", contact_path(known_as))
         if old.status == 404:
+            if change.delivered - change.complete.keys():
+                self._warn(MOVED)
             return self._create(change)
         if not old.is_success:
             return old
@@ -267,19 +273,20 @@ class _Visit:
             return answer
         if not self.updates and change.tried_since is None:
             return replace(answer, message=EXISTS)
-        self._warn("the new address was a contact already: updated that one and removed the old one")
         moved = {**_kept(old, change.delivered), **change.complete}
         self.holds = frozenset(moved)
         phones = {name: value for name, value in moved.items() if name in PHONES}
         rest = _without_phones({"attributes": moved, **_lists(change), **flag})
-        answer = self._send("PUT", contact_path(change.email), rest) if rest else answer
-        if rest and not answer.is_success:
+        if rest and not (answer := self._send("PUT", contact_path(change.email), rest)).is_success:
             return answer
         gone = self._call("DELETE", contact_path(known_as))
-        if phones and "phone" not in self._healed and (gone.is_success or gone.says_gone):
+        if not (gone.is_success or gone.says_gone):
+            return gone
+        self._warn("the new address was a contact already: updated that one and removed the old one")
+        if phones and "phone" not in self._healed:
             # No two contacts can have a phone, and until now it was the old one's.
             return self._send("PUT", contact_path(change.email), {"attributes": phones})
-        return _done(gone, "") if gone.says_gone else gone
+        return _done(gone, "")
 
     def _made_it(self, change: Upsert) -> bool:
         """Whether an earlier attempt of ours, its answer lost, made the contact that is in the way."""
