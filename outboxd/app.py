@@ -195,7 +195,9 @@ def run(path: Path, *, shared: bool) -> int:
     trouble = Trouble()
     with ExitStack() as stack:
         made = _Maker(path, first, key, partial(drainer, shared=shared, trouble=trouble), stack)
-        return daemon.serve(made, lambda: describe(made.settings), lambda: chores(made.settings), trouble)
+        return daemon.serve(
+            made, lambda: describe(made.settings), lambda: chores(made.settings, path), trouble
+        )
 
 
 class _Maker:
@@ -243,11 +245,11 @@ class _Maker:
         self._charge = self._stack.enter_context(self._entering(settings))
 
 
-def chores(settings: Config) -> Iterator[tuple[timedelta, Callable[[], None]]]:
-    """What the daemon does beside the draining: how often, and what."""
+def chores(settings: Config, path: Path) -> Iterator[tuple[timedelta, Callable[[], None]]]:
+    """What the daemon does beside the draining, as the file at `path` has it: how often, and what."""
     if (file := settings.metrics.textfile) is not None:
         page = partial(metrics.page, settings.database, enabled=settings.enabled)
-        needed = place.files(settings.database)
+        needed = [path, *place.files(settings.database)]
         yield settings.metrics.interval, Textfile(file, lambda: page(clock.wall()), needed=needed).write
 
 

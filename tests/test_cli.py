@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from outboxd import cli
@@ -227,6 +228,11 @@ def test_a_misspelt_command_is_told_with_the_nearest(
 ) -> None:
     assert cli.main([written]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_shell_that_completes_a_misspelt_command_is_told_no_error() -> None:
+    completing = ShellComplete(cli.group, {}, "outboxd", "_OUTBOXD_COMPLETE")
+    assert [each.value for each in completing.get_completions(["statsu"], "--v")] == ["--version"]
 
 
 def test_errors_are_text_with_a_hint_and_an_exit_code(

@@ -126,6 +126,7 @@ def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sa
         ("missing/outboxd.prom", "cannot be written"),
         ("outbox.db", "would be overwritten, and is needed"),
         ("outbox.db-wal", "would be overwritten, and is needed"),
+        ("config.yaml", "would be overwritten, and is needed"),
     ],
 )
 def test_a_file_that_cannot_be_written_stops_no_delivery(
