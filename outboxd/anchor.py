@@ -43,6 +43,12 @@ class Anchor:
         """… and the file, whatever its log."""
         return database.identity(self._path) == self._file
 
+    @property
+    def is_log_at_its_place(self) -> bool:
+        """Whether whoever opens the file finds in its log all that is in the one that is open here."""
+        beside = self._beside()
+        return bool(self.holds_file and self._log and beside and beside[0] == self._log[0])
+
     def discard_log(self) -> None:
         """Remove the log, whose file lies there no more; unless another one has come by now."""
         if self._log is None or self._beside() != self._log:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import outboxd
-from outboxd import app, backup, database
+from outboxd import app, backup, database, pool
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import AdriftError
 from tests.conftest import until
@@ -331,6 +331,42 @@ def test_a_file_that_is_made_where_one_was_lost_has_a_log_of_its_own(shop: Shop)
                 made.rename(shop.path)
             created(shop.path, number)
     assert pending(shop.path) == [2, 3]
+
+
+SHOP = """
+import sqlite3, sys
+shop = sqlite3.connect(sys.argv[1])
+for number in range(2, 42):
+    payload = f'{{"id": {number}, "email": "ann{number}@example.com"}}'
+    shop.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', ?)", (payload,))
+    shop.commit()
+    if number in (21, 41):
+        print(flush=True)
+        input()
+"""
+
+
+def test_a_log_that_others_write_to_is_not_emptied_if_its_index_alone_was_removed(shop: Shop) -> None:
+    """They have another index by then, and so other locks; and what is in the log is lost to nobody."""
+    created(shop.path, 1)
+    with closing(app.outbox(shop.settings)) as outbox:
+        remove(shop.path, "-shm")
+        command = [sys.executable, "-c", SHOP, str(shop.path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdin
+            other.stdout.readline()
+            assert not outbox.anchor.holds
+            with outbox.opened() as origin:
+                assert origin.execute("SELECT count(*) FROM outbox").fetchone()[0] >= 1
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            other.stdout.readline()
+            pool.close()
+            shop.close()
+            outbox.close()
+            other.communicate(b"\n")
+    assert pending(shop.path) == [*range(1, 42)]
 
 
 def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:

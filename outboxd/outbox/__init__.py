@@ -113,12 +113,15 @@ class Outbox:
 
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
-        """What is open here, to be read, wherever its file is; its log is empty, and gone as the file is.
+        """What is open here, to be read, wherever its file is; a log that others do not see is empty, and
+        gone as the file is.
 
         It lies where that of the next file is looked for, and would be taken for it; later it may be that.
         """
         if not self._is_folded:
-            self._ask_writer("PRAGMA wal_checkpoint(TRUNCATE)")
+            with turn(self.path):
+                if not self.anchor.is_log_at_its_place:  # else others write to it by now
+                    self._ask_writer("PRAGMA wal_checkpoint(TRUNCATE)")
             self._is_folded = True
             if not self.anchor.holds_file:
                 self.anchor.discard_log()
