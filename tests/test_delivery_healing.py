@@ -201,6 +201,14 @@ def test_a_move_of_a_contact_that_brevo_lost_makes_it_anew(shop: Shop) -> None:
     assert [contact["email"] for contact in shop.sandbox.contacts] == ["ann.archer@example.com"]
 
 
+def test_a_proxy_that_knows_no_such_page_makes_no_second_contact_of_one_that_moves(shop: Shop) -> None:
+    shop.sent("created", **ANN)
+    shop.sandbox.faults.add(Fault(status=404, method="GET", times=1, body="<html>Not here</html>"))
+    event = shop.sent("updated", **{**ANN, "email": "ann@example.org"})
+    assert (event["status"], event["last_error"]) == ("dead", "HTTP 404 without a JSON body")
+    assert [each["email"] for each in shop.sandbox.contacts] == ["ann@example.com"]
+
+
 def test_a_move_whose_answer_was_lost_ends_the_same_when_it_is_tried_again(shop: Shop) -> None:
     shop.sent("created", **ANN)
     shop.sandbox.unsubscribe("ann@example.com")

@@ -254,7 +254,7 @@ class _Visit:
     def _move(self, change: Upsert, known_as: str) -> Answer:
         """A new address: the contact keeps its history, and an opt-out survives, whoever said it."""
         old = self._call("GET", contact_path(known_as))
-        if old.status == 404:
+        if old.says_gone:
             if change.delivered - change.complete.keys():
                 self._warn(MOVED)
             return self._create(change)
