@@ -36,7 +36,7 @@ class Anchor:
     @property
     def holds(self) -> bool:
         """Whether what lies there is what is open, the file and its log …"""
-        return self.holds_file and self._log in (None, self._beside())
+        return self.holds_file and self._beside() == self._log
 
     @property
     def holds_file(self) -> bool:
@@ -46,18 +46,15 @@ class Anchor:
     @property
     def is_log_at_its_place(self) -> bool:
         """Whether whoever opens the file finds in its log all that is in the one that is open here."""
-        beside = self._beside()
-        return bool(self.holds_file and self._log and beside and beside[0] == self._log[0])
+        return self.holds_file and self._log is not None and self._beside()[0] == self._log[0]
 
     def discard_log(self) -> None:
         """Remove the log, whose file lies there no more; unless another one has come by now."""
-        if self._log is None or self._beside() != self._log:
+        if self._beside() != self._log:
             return
         for suffix in SUFFIXES:
             with suppress(OSError):
                 os.unlink(f"{self._place}{suffix}")
 
-    def _beside(self) -> Log | None:
-        """None if there is none: a file that is copied here has a log only once somebody gives it one."""
-        found = tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
-        return found if any(found) else None
+    def _beside(self) -> Log:
+        return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)

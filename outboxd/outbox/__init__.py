@@ -71,7 +71,8 @@ class Outbox:
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
         try:  # the log, too: later others may lie at these places
-            self._ask_writer("PRAGMA data_version")
+            with turn(path):
+                self._ask_writer("PRAGMA journal_mode = WAL")  # a copy that was put here has none yet
             self._watch.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
@@ -134,7 +135,6 @@ class Outbox:
         began, took = monotonic(), 0.0
         try:
             with self.quiet(), turn(self.path), self._engine.begin() as connection:
-                self.anchor.hold_log()
                 self._stay()
                 began = monotonic()
                 yield connection
