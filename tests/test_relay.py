@@ -204,12 +204,12 @@ def test_a_round_takes_in_and_leases_a_bounded_number_of_events_however_many_wai
     assert shop.status()["delivered"] == 3000
 
 
-@pytest.mark.parametrize(("customers", "is_whole"), [(3000, False), (300, True)])
+@pytest.mark.parametrize(("events", "customers", "is_whole"), [(1200, 1200, False), (3000, 300, True)])
 def test_a_backlog_is_taken_in_as_a_whole_only_where_customers_recur_in_it(
-    shop: Shop, customers: int, is_whole: bool
+    shop: Shop, events: int, customers: int, is_whole: bool
 ) -> None:
     """What recurs is folded into one call, so that it pays to wait; strangers would wait for nothing."""
-    backlog(shop, 3000, customers)
+    backlog(shop, events, customers)
     while not shop.relay.is_busy:
         shop.relay.step()
     [(fresh,)] = shop.rows("SELECT count(*) FROM outbox WHERE customer_key IS NULL AND status = 'pending'")
