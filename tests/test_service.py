@@ -24,6 +24,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 BARE_HOST = """
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
 mount -t tmpfs none {above}
 for each in etc opt var; do
     mkdir {above}/$each {above}/$each.work
