@@ -36,6 +36,11 @@ WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
 """
 
+SHARERS = """
+SELECT other.customer_key FROM contacts JOIN contacts AS other USING (synced_email)
+WHERE contacts.customer_key IN (SELECT value FROM json_each(:keys))
+"""
+
 
 class Preview:
     """Takes entries as a writer would.
@@ -121,6 +126,7 @@ class Preview:
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
+        known += [row[0] for row in self._shop.execute(SHARERS, {"keys": json.dumps(known)})]
         for table, sql, values in (
             ("contacts", CONTACTS, {"keys": json.dumps(known)}),
             ("addresses", ADDRESSES, {"wanted": wanted}),
@@ -157,6 +163,8 @@ class Preview:
             case Remove():
                 self.counts["changed"] += 1
         execute(draft, contacts.save([folded.contact], self._now))
+        if isinstance(folded.change, Upsert):
+            execute(draft, contacts.aligned(draft, [folded.contact], self._now))
         execute(draft, customers.remember([folded.contact]))
         return None
 

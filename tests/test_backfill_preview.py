@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from outboxd import cli
@@ -216,7 +216,15 @@ rows = st.fixed_dictionaries(
 )
 
 
+SHARED = [
+    {"id": number, "email": "a@example.com", "firstName": name}
+    for number, name in ((1, "Mara"), (2, "Tom"), (1, "Tom"))
+]
+"""Two customers have one contact: what the second has said of it, the first need not say."""
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(SHARED)
 @given(st.lists(rows, min_size=1, max_size=8, unique_by=lambda row: json.dumps(row, sort_keys=True)))
 def test_what_is_told_is_what_comes_of_it_one_row_after_the_other(
     make_shop: MakeShop, operate: Operate, customers: list[dict[str, Any]]
