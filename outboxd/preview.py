@@ -36,7 +36,7 @@ WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
 """
 
-SHARERS = """
+WITH_THE_SAME_CONTACT = """
 SELECT other.customer_key FROM contacts JOIN contacts AS other USING (synced_email)
 WHERE contacts.customer_key IN (SELECT value FROM json_each(:keys))
 """
@@ -126,7 +126,7 @@ class Preview:
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
-        known += [row[0] for row in self._shop.execute(SHARERS, {"keys": json.dumps(known)})]
+        known += [row[0] for row in self._shop.execute(WITH_THE_SAME_CONTACT, {"keys": json.dumps(known)})]
         for table, sql, values in (
             ("contacts", CONTACTS, {"keys": json.dumps(known)}),
             ("addresses", ADDRESSES, {"wanted": wanted}),

@@ -379,7 +379,7 @@ def _done(answer: Answer, message: str) -> Answer:
 
 
 def _failure(error: BaseException, allowed: float) -> str:
-    """The root of a chain of exceptions, in words; addresses in URLs stay out of it."""
+    """What a call without an answer failed of, by the root of the exceptions; no address in a URL is told."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, SSLCertVerificationError):
