@@ -27,6 +27,7 @@ from outboxd.notify import Notifying
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.pace import Mode, Pace
 from outboxd.pause import KEY, Pause, standing
+from outboxd.processor import on_one_processor
 from outboxd.prune import Pruner
 from outboxd.retry import scheduled
 from outboxd.salvage import leave
@@ -109,6 +110,7 @@ class Relay:
 
     # The loop, and its two ways of ending.
 
+    @on_one_processor()
     def run(self, stopping: threading.Event, grace: timedelta) -> None:
         """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
         while not stopping.is_set():
@@ -147,6 +149,7 @@ class Relay:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
 
+    @on_one_processor()
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
         self._is_draining = True
@@ -259,8 +262,7 @@ class Relay:
         return more
 
     def _begin_alone(self, now: datetime, pace: Pace) -> bool:
-        room = self._room_alone()
-        if room <= 0 or not self._is_due(now, pace):
+        if (room := self._room_alone()) <= 0 or not self._is_due(now, pace):
             return False
         for claim in self._claim(now, pace, room):
             self._alone += 1
@@ -348,8 +350,7 @@ class Relay:
         """The result with its outcomes as the lane and the backoff see them; `seen` are those of one call."""
         outcomes = {}
         for event in result.claim.events:
-            outcome = result.outcomes.get(event.id)
-            if outcome is None:
+            if (outcome := result.outcomes.get(event.id)) is None:
                 continue
             if id(outcome) not in seen:
                 seen[id(outcome)] = outcome if is_judged else self.judge(outcome)
@@ -362,8 +363,7 @@ class Relay:
     # How long to rest.
 
     def _is_due(self, now: datetime, pace: Pace) -> bool:
-        due = self._next_due(pace)
-        return due is not None and due <= now
+        return (due := self._next_due(pace)) is not None and due <= now
 
     def _next_due(self, pace: Pace) -> datetime | None:
         return self._outbox.next_due(is_backfill=pace.is_backfill, before=pace.before, now=self._now)

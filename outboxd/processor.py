@@ -1,0 +1,29 @@
+"""The processor that a drain keeps to: its threads take turns, and hand each other what is in its caches."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+HERE = Path("/proc/thread-self/stat")
+LAST_RAN_ON = 36
+"""Which field behind the thread's name is the processor it is on; the 39th of all in proc_pid_stat(5)."""
+
+
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Keep this thread, and those it starts meanwhile, to the processor that it is on by now.
+
+    The interpreter lets one thread run at a time. Left alone the system wakes the next one on a processor
+    that is free, where nothing of what the last one did is at hand: a drain flat out then does a fifth
+    less, and takes a quarter more of the host's time. Where this is not allowed all stays as it was.
+    """
+    allowed = os.sched_getaffinity(0)
+    with suppress(OSError):
+        processor = int(HERE.read_text().rpartition(")")[2].split()[LAST_RAN_ON])
+        os.sched_setaffinity(0, {processor})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)

@@ -1,0 +1,62 @@
+"""The processor that a drain keeps to."""
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import outboxd
+from outboxd.brevo.sandbox import Sandbox
+from outboxd.processor import on_one_processor
+from tests.conftest import until
+from tests.processes import Daemon, write_config
+from tests.shop import Shop
+
+
+def allowed() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def test_a_thread_and_those_it_starts_are_on_one_processor_while_it_lasts() -> None:
+    before = allowed()
+    with on_one_processor(), ThreadPoolExecutor(2) as pool:
+        here = allowed()
+        started = {frozenset(pool.submit(allowed).result()) for _ in range(4)}
+    assert len(here) == 1
+    assert here <= before
+    assert started == {frozenset(here)}
+    assert allowed() == before
+
+
+def test_where_it_is_not_allowed_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    before = allowed()
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with on_one_processor():
+        assert allowed() == before
+
+
+def test_whoever_drains_from_a_program_of_their_own_has_all_their_processors_back(shop: Shop) -> None:
+    before = allowed()
+    shop.enqueue("created", id=1, email="ada@example.com")
+    shop.drain()
+    assert shop.status()["pending"] == 0
+    assert allowed() == before
+
+
+def test_a_daemon_delivers_on_one_processor(tmp_path: Path) -> None:
+    """Its draining thread and those that deliver; the others go where they like."""
+    config = tmp_path / "config.yaml"
+    with Sandbox() as sandbox, Daemon(write_config(config, sandbox.url)) as daemon:
+        daemon.ready()
+        outboxd.enqueue("customer_created", {"id": 1, "email": "ada@example.com"}, db=daemon.database)
+        until(lambda: daemon.status()["delivered"] == 1)
+        tasks = Path(f"/proc/{daemon.process.pid}/task").glob("*/status")
+        told = [re.search(r"Cpus_allowed_list:\s*(\S+)", each.read_text()) for each in tasks]
+    kept = [each[1] for each in told if each is not None and each[1].isdecimal()]
+    assert len(kept) >= 2
+    assert len(set(kept)) == 1
