@@ -158,8 +158,8 @@ class Writer:
             try:
                 database.check_revision(path, database.revision(connection))
                 # Keys are hashes, so that each chunk touches pages all over their index: carried into the
-                # file every 1,000 pages, SQLite's default, they would be written again and again.
-                connection.execute("PRAGMA wal_autocheckpoint = 4000")
+                # file as often as others do, they would be written again and again.
+                connection.execute(f"PRAGMA wal_autocheckpoint = {database.LOG_LIMIT // database.PAGE_SIZE}")
             except sqlite3.Error as error:
                 raise database.unusable(path, error) from error
             yield cls(path, connection, source=source, now=now)

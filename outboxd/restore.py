@@ -163,8 +163,9 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
             if left and watch is not None and watch.has_changed():
                 raise _ChangedError
 
-        (pages,) = made.execute("PRAGMA page_count").fetchone()
         try:
+            _align(made, live)
+            (pages,) = made.execute("PRAGMA page_count").fetchone()
             live.execute("PRAGMA journal_mode = WAL").fetchone()  # of a new file; it stays so from the start
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -173,6 +174,17 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
         except sqlite3.Error as error:
             raise database.unusable(outbox, error) from error
     return True
+
+
+def _align(made: sqlite3.Connection, live: sqlite3.Connection) -> None:
+    """Give both one page size, or SQLite copies nothing: an outbox keeps its own, a new file has none."""
+    (size,) = made.execute("PRAGMA page_size").fetchone()
+    live.execute(f"PRAGMA page_size = {int(size)}")
+    (kept,) = live.execute("PRAGMA page_size").fetchone()
+    if kept != size:
+        made.execute("PRAGMA journal_mode = DELETE").fetchone()  # or it would keep its own as well
+        made.execute(f"PRAGMA page_size = {int(kept)}")
+        made.execute("VACUUM")
 
 
 @contextmanager

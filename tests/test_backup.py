@@ -341,6 +341,20 @@ def test_what_a_killed_backup_left_goes_with_the_next_one(db: Path, saved: Path)
     assert [file.name for file in saved.parent.glob("*saved*")] == []
 
 
+def test_an_outbox_takes_a_backup_whose_pages_are_of_another_size(shop: Shop, saved: Path) -> None:
+    """SQLite copies between files of one size alone; the outbox, which others have open, keeps its own."""
+    shop.sent("created", id=1, email="mara@example.com")
+    back_up(shop.path, saved)
+    with closing(sqlite3.connect(saved)) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute("VACUUM")
+    back(shop, saved)
+    assert shop.rows("SELECT status FROM outbox") == [("delivered",)]
+    assert shop.rows("PRAGMA page_size") == [(database.PAGE_SIZE,)]
+    assert shop.rows("PRAGMA journal_mode") == [("wal",)]
+    assert rows(saved, "PRAGMA page_size") == [(4096,)]
+
+
 @pytest.mark.parametrize("before", ["0001", "0005"])
 def test_a_backup_of_an_older_schema_is_brought_to_the_current_one(
     shop: Shop, tmp_path: Path, before: str
@@ -364,7 +378,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_left_on_it(db: Path, saved
         set -eu
         export PATH={Path(sys.executable).parent}:$PATH
         mkdir {db.parent}/far {db.parent}/near
-        mount -t tmpfs -o size=100k,mode=700 none {db.parent}/far
+        mount -t tmpfs -o size=24k,mode=700 none {db.parent}/far
         mount -t tmpfs -o size=2m,mode=700 none {db.parent}/near
         cd {db.parent}/near
         echo 'database: outbox.db' > config.yaml

@@ -42,6 +42,7 @@ def test_a_new_file_is_made_and_a_current_one_left_alone(tmp_path: Path) -> None
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        assert connection.execute("PRAGMA page_size").fetchone() == (database.PAGE_SIZE,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

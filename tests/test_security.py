@@ -54,6 +54,8 @@ def is_constant(node: ast.AST) -> bool:
             return is_constant(left) and is_constant(right)
         case ast.Starred(value=value):
             return is_constant(value)
+        case ast.Call(func=ast.Name(id="int")):  # no pragma takes a bound value, and a number holds no SQL
+            return True
         case ast.Call(func=ast.Name(id="round" | "table"), args=args):
             return all(is_constant(each) for each in args)
         case ast.Call(func=ast.Attribute(attr="format", value=ast.Name()), args=[], keywords=keywords):

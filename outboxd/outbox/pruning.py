@@ -28,7 +28,7 @@ BUDGET = 0.002
 REST = 0.001
 """Seconds after each transaction in which others may write, and as long as it took."""
 
-SPARE = 256
+SPARE = 1024
 """Free pages that are always kept for what comes next; of a large file, one in twenty."""
 
 OLD = """
