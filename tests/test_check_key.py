@@ -95,3 +95,10 @@ def test_an_account_that_cannot_be_reached_is_told_with_what_looks_there(shop: S
     what, _, mend = fault(shop, tmp_path, base_url="http://127.0.0.1:9/v3")
     assert what == "Brevo"
     assert mend == "see what answers there: curl -sSI http://127.0.0.1:9/v3"
+
+
+def test_a_base_url_that_leads_nowhere_is_named(shop: Shop, tmp_path: Path) -> None:
+    what, told, mend = fault(shop, tmp_path, base_url=f"{shop.sandbox.url}/v3")
+    assert what == "Brevo"
+    assert "check brevo.base_url" in told
+    assert mend == f"see what answers there: curl -sSI {shop.sandbox.url}/v3"
