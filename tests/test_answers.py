@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from time import monotonic
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -277,9 +277,9 @@ def test_words_and_small_numbers_stay_readable() -> None:
 @pytest.mark.parametrize("unit", ["a", "a@", "%4", "1 ", "+", "1("])
 def test_a_huge_message_costs_little(unit: str) -> None:
     """A body of a megabyte without a blank must not hold up the thread, nor all the others with it."""
-    began_at = monotonic()
+    before = thread_time()  # of the processor, to which other work on the host adds nothing
     answers.outcome(error(400, unit * (1_000_000 // len(unit))))
-    assert monotonic() - began_at < 2
+    assert thread_time() - before < 2
 
 
 def test_what_no_table_can_hold_is_left_out_of_what_is_kept() -> None:
