@@ -39,8 +39,10 @@ PAYLOAD = "SELECT event, payload, source FROM outbox WHERE id = :id"
 
 STATUS = "SELECT status, customer_key, last_error FROM outbox WHERE id = :id"
 
+# Folded with newer news it is not what redacted the customer, who is redacted by something later then.
 REDACTION = """
-SELECT is_redacted, detail FROM contacts LEFT JOIN attempts ON event_id = :id
+SELECT is_redacted AND coalesce(call, 'DELETE') LIKE 'DELETE%', detail
+FROM contacts LEFT JOIN attempts ON event_id = :id
 WHERE customer_key = :key ORDER BY number DESC, started_at DESC LIMIT 1
 """
 

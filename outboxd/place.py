@@ -37,7 +37,7 @@ def files(path: Path) -> list[Path]:
 
 
 def is_among(path: Path, needed: Iterable[Path]) -> bool:
-    """Whether `path` is one of the files `needed`, by whatever name; who writes there would destroy it."""
+    """Whether `path` is one of the files `needed`, by whatever name; opened as another it may be lost."""
     return any(_is_same(path, each) for each in needed)
 
 

@@ -20,12 +20,16 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BREVO_API_KEY", KEY)
 
 
-def fault(shop: Shop, directory: Path, **brevo: Any) -> tuple[str, str, str]:
+def fault(shop: Shop, directory: Path, list_id: int | None = None, **brevo: Any) -> tuple[str, str, str]:
     """The one thing that is wrong: what, told, and its mend."""
     path = directory / "config.yaml"
-    path.write_text(
-        json.dumps({"database": str(shop.path), "brevo": {"base_url": shop.sandbox.url, **brevo}})
-    )
+    skill = {"options": {} if list_id is None else {"list_id": list_id}}
+    settings = {
+        "database": str(shop.path),
+        "skills": {"customer-sync": skill},
+        "brevo": {"base_url": shop.sandbox.url, **brevo},
+    }
+    path.write_text(json.dumps(settings))
     output = (
         CliRunner()
         .invoke(cli.group, ["check", "--json", "--config", str(path)], standalone_mode=False)
@@ -95,3 +99,20 @@ def test_an_account_that_cannot_be_reached_is_told_with_what_looks_there(shop: S
     what, _, mend = fault(shop, tmp_path, base_url="http://127.0.0.1:9/v3")
     assert what == "Brevo"
     assert mend == "see what answers there: curl -sSI http://127.0.0.1:9/v3"
+
+
+def test_a_base_url_that_leads_nowhere_is_named(shop: Shop, tmp_path: Path) -> None:
+    what, told, mend = fault(shop, tmp_path, base_url=f"{shop.sandbox.url}/v3")
+    assert what == "Brevo"
+    assert "check brevo.base_url" in told
+    assert mend == f"see what answers there: curl -sSI {shop.sandbox.url}/v3"
+
+
+@pytest.mark.parametrize(
+    ("body", "what"), [("<html>Not here</html>", "Brevo"), ({"code": "document_not_found"}, "list")]
+)
+def test_a_list_is_said_to_be_missing_only_where_brevo_says_so(
+    shop: Shop, tmp_path: Path, body: object, what: str
+) -> None:
+    shop.sandbox.faults.add(Fault(status=404, path="/contacts/lists/*", body=body))
+    assert fault(shop, tmp_path, list_id=1)[0] == what

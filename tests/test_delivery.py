@@ -125,15 +125,22 @@ def test_a_deletion_of_a_contact_that_brevo_lost_is_done(make_shop: MakeShop, be
     assert event["attempts_made"][0]["http_status"] == 404
 
 
+@pytest.mark.parametrize("body", ["<html>Not here</html>", {"code": "not_found", "message": "Invalid route"}])
 @pytest.mark.parametrize("behaviour", ["soft", "hard"])
-def test_a_proxy_that_knows_no_such_page_does_not_end_a_deletion(make_shop: MakeShop, behaviour: str) -> None:
+def test_a_404_that_is_not_about_the_contact_does_not_end_a_deletion(
+    make_shop: MakeShop, behaviour: str, body: object
+) -> None:
     """Nobody would look for the contact any more, which is there."""
     shop = make_shop(options={"delete_behavior": behaviour})
     shop.sent("created", **ANN)
-    shop.sandbox.faults.add(Fault(status=404, times=1, body="<html>Not here</html>"))
+    shop.sandbox.faults.add(Fault(status=404, times=1, body=body))
     event = shop.sent("deleted", id=7)
-    assert (event["status"], event["last_error"]) == ("dead", "HTTP 404 without a JSON body")
+    assert event["status"] == "pending"
+    assert "check brevo.base_url" in event["last_error"]
     assert shop.contact("ann@example.com")["emailBlacklisted"] is False
+    shop.settle()
+    assert shop.event(event["id"])["status"] == "delivered"
+    assert [each["emailBlacklisted"] for each in shop.sandbox.contacts] == [True] * (behaviour == "soft")
 
 
 @pytest.mark.parametrize("behaviour", ["soft", "hard"])

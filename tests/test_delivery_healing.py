@@ -205,8 +205,24 @@ def test_a_proxy_that_knows_no_such_page_makes_no_second_contact_of_one_that_mov
     shop.sent("created", **ANN)
     shop.sandbox.faults.add(Fault(status=404, method="GET", times=1, body="<html>Not here</html>"))
     event = shop.sent("updated", **{**ANN, "email": "ann@example.org"})
-    assert (event["status"], event["last_error"]) == ("dead", "HTTP 404 without a JSON body")
+    assert event["status"] == "pending"
     assert [each["email"] for each in shop.sandbox.contacts] == ["ann@example.com"]
+    shop.settle()
+    assert (shop.event(event["id"])["status"], shop.event(event["id"])["last_error"]) == ("delivered", None)
+    assert [each["email"] for each in shop.sandbox.contacts] == ["ann@example.org"]
+
+
+@pytest.mark.parametrize("updates", [True, False])
+def test_a_proxy_that_knows_no_such_page_makes_no_contact_anew(make_shop: MakeShop, updates: bool) -> None:
+    """Nor is a contact that is there said to be missing, or in the way."""
+    shop = make_shop(options={"update_enabled": updates})
+    shop.sent("created", **ANN)
+    shop.sandbox.faults.add(Fault(status=404, method="PUT", times=1, body="<html>Not here</html>"))
+    event = shop.enqueue("updated", **{**ANN, "firstName": "Anna"})
+    shop.settle()
+    assert (shop.event(event)["status"], shop.event(event)["last_error"]) == ("delivered", None)
+    assert shop.methods == ["POST", "PUT", "PUT"]
+    assert shop.contact("ann@example.com")["attributes"]["FIRSTNAME"] == "Anna"
 
 
 def test_a_move_whose_answer_was_lost_ends_the_same_when_it_is_tried_again(shop: Shop) -> None:

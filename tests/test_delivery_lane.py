@@ -154,6 +154,23 @@ def test_a_brevo_out_of_reach_blocks_the_lane_after_a_few_failures(make_shop: Ma
     assert shop.status()["lane"]["state"] == "running"
 
 
+def test_a_base_url_that_leads_nowhere_stops_the_lane_and_is_named(make_shop: MakeShop) -> None:
+    """No event dies of it, and with the right one all of them go."""
+    shop = make_shop()
+    shop.reopen(brevo={"base_url": f"{shop.sandbox.url}/v3", "workers": 1}, retry={"max_attempts": 2})
+    ids = customers(shop, 12)
+    for _ in range(10):
+        shop.drain()
+        shop.later(minutes=5)
+    lane = shop.status()["lane"]
+    assert lane["state"] == "blocked"
+    assert "check brevo.base_url" in lane["reason"]
+    assert sorted(shop.event(each)["attempts"] for each in ids) == [0] * 8 + [1] * 4
+    shop.reopen()
+    shop.drain()
+    assert shop.status()["delivered"] == 12
+
+
 def test_failures_of_single_events_between_successes_do_not_stop_the_lane(make_shop: MakeShop) -> None:
     retry = {"first_seconds": 300}  # none comes again within the first drain, however long that takes
     shop = make_shop(brevo={"workers": 1}, retry=retry)

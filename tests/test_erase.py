@@ -5,8 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from click.testing import Result
 from outboxd import app, database, pool
 from outboxd.brevo.sandbox import Fault
 from outboxd.erase import Eraser, PutOffError
+from outboxd.errors import OutboxdError
 from outboxd.locks import drainer
 from outboxd.person import UnknownPersonError
 from outboxd.search import count, occurrences
@@ -249,6 +251,44 @@ def test_two_accounts_with_one_address_are_one_person_by_address_and_two_by_id(m
         assert eraser.erase(ANN).is_complete
     assert shop.sandbox.contacts == []
     assert_gone(shop)
+
+
+def before_it_is_read(shop: Shop, meanwhile: Callable[[], object]) -> Callable[[], datetime]:
+    """A clock at whose word a daemon does something: between the writing of a redaction and its end."""
+    written = "SELECT count(*) FROM outbox WHERE event = 'customer_redacted' AND customer_key IS NOT NULL"
+
+    def clock() -> datetime:
+        if shop.rows(written) == [(1,)]:
+            shop.later(seconds=1)
+            meanwhile()
+            shop.later(seconds=1)
+            shop.sent("redacted", id=7)
+        return shop.clock()
+
+    return clock
+
+
+def test_a_contact_that_stays_is_told_so_where_the_shop_redacts_it_too(shop: Shop) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=9, **BODY)
+    with app.erasing(shop.settings, KEY, before_it_is_read(shop, shop.drain)) as eraser:
+        shop.later(seconds=1)
+        assert "another customer has the same contact" in eraser.erase("7").told["custom:7"]
+
+
+def test_a_contact_that_stays_is_not_said_to_be_removed_after_a_registration_in_between(shop: Shop) -> None:
+    """It was not the redaction written here that ended it, for which the new registration was newer news."""
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=9, **BODY)
+    anew = {**BODY, "firstName": "Anna"}
+    clock = before_it_is_read(shop, lambda: shop.sent("created", id=7, **anew))
+    with app.erasing(shop.settings, KEY, clock) as eraser:
+        shop.later(seconds=1)
+        with pytest.raises(OutboxdError, match="newer news") as caught:
+            eraser.erase("7")
+        assert caught.value.hint == "run the same again"
+        assert "deleted before" in eraser.erase("7").told["custom:7"]
+    assert len(shop.sandbox.contacts) == 1
 
 
 def test_an_id_of_nobody_and_of_several_shops_is_told(shop: Shop, eraser: Eraser) -> None:

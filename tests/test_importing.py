@@ -287,8 +287,9 @@ def test_an_import_that_brevo_ended_badly_is_made_again(
         {"behaviour": "garbage"},
         {"behaviour": "html"},
         {"status": 200, "body": {"status": 7}},
+        {"status": 404, "body": "<html>Not here</html>"},
     ],
-    ids=["500", "429", "401", "garbage", "html", "odd"],
+    ids=["500", "429", "401", "garbage", "html", "odd", "404 in HTML"],
 )
 def test_an_import_that_cannot_be_looked_at_is_looked_at_later(shop: Shop, fault: dict[str, Any]) -> None:
     shop.sandbox.faults.add(Fault(path="/processes/*", times=2, **fault))

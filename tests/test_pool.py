@@ -21,7 +21,7 @@ from tests.conftest import until
 opened: list[str] = []
 
 SAFE = {"synchronous": 2, "journal_mode": "wal"}
-"""FULL."""
+"""The log is synced at each commit: 2 is FULL."""
 
 
 def listen(event: str, arguments: tuple[object, ...]) -> None:
@@ -275,5 +275,5 @@ def test_an_id_is_told_only_once_its_event_is_synced(db: Path, tmp_path: Path) -
     synced = f"{db}-wal"
     seen = re.findall(rf"sync\(\d+<{re.escape(synced)}>\)|write\(1", trace.read_text())
     told = [at for at, each in enumerate(seen) if each == "write(1"]
-    assert all("sync" in seen[at - 1] for at in told), seen
+    assert all(at and "sync" in seen[at - 1] for at in told), seen
     assert len(told) == 3

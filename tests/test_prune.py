@@ -10,7 +10,7 @@ from threading import Event, Thread
 from time import perf_counter
 
 import outboxd
-from outboxd import app, clock
+from outboxd import app, clock, database
 from outboxd.clock import to_text
 from outboxd.outbox.pruning import BUDGET, Pruning
 from outboxd.prune import sweep
@@ -219,7 +219,7 @@ def test_a_reader_only_puts_the_cut_of_the_log_off(db: Path) -> None:
         fill(db, 10)
         started = perf_counter()
         assert not pruning.cut_log(limit=0)
-        assert perf_counter() - started < 1
+        assert perf_counter() - started < database.BUSY_TIMEOUT, "the reader was waited for"
         reader.rollback()
         assert pruning.cut_log(limit=0)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from tests.loopback import serving
+from tests.shop import PATIENCE
 
 
 @dataclass
@@ -30,7 +31,7 @@ def wired(answers: Sequence[bytes], context: ssl.SSLContext | None = None) -> It
             wire.connections += 1
             sock = context.wrap_socket(self.request, server_side=True) if context else self.request
             with sock:
-                sock.settimeout(10)
+                sock.settimeout(PATIENCE)
                 while left and (piece := sock.recv(1 << 20)):
                     pieces = [piece]
                     while not is_whole(b"".join(pieces)):

@@ -15,6 +15,10 @@ from outboxd.event import PHONES, Outcome, Verdict
 DEFAULT_WAIT = timedelta(seconds=5)
 """How long a 429 without headers is waited for."""
 
+UNKNOWN_PATH = "not_found"
+"""The code of Brevo's 404 for a path that its API does not have: for a contact, a list or a process that it
+does not have there are others, and in the 404 of a proxy or a gateway there is none."""
+
 UNRECOGNISED_IP = "unrecognised ip"
 """What the message of a 401 holds, in small letters, when the key is good and the host's address is not."""
 
@@ -60,11 +64,6 @@ class Answer:
         return self.is_settled or 200 <= self.status < 300
 
     @property
-    def says_gone(self) -> bool:
-        """Brevo does not have it; the 404 of a proxy has no code, and says nothing of Brevo."""
-        return self.status == 404 and self.code is not None
-
-    @property
     def says_address_taken(self) -> bool:
         """The contact exists: 409 by the specification, 400 in truth, under a code that changes."""
         return "email" in self.duplicates or (self.status == 409 and not self.duplicates)
@@ -83,11 +82,10 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
     body, is_json = _parse(raw)
     request_id = _printable(headers.get("sib-request-id", ""))[:64] or None
     is_empty = raw == b"" and (status == 204 or headers.get("content-length") == "0")
-    if 300 <= status < 400 or (200 <= status < 300 and not is_json and not is_empty):
-        what = "a redirect" if status >= 300 else "something that is not JSON"
+    if (what := _foreign(status, body, is_json=is_json or is_empty)) is not None:
         return Answer(
             call,
-            message=f"not Brevo: {what} came back; check brevo.base_url and any proxy",
+            message=f"not Brevo's API: {what} came back; check brevo.base_url and any proxy",
             request_id=request_id,
         )
     is_told = is_json or status < 300
@@ -149,6 +147,18 @@ def _printable(value: object) -> str:
     """A value as text that a log, a table and SQLite can hold as it is."""
     text = str(value)
     return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _foreign(status: int, body: Mapping[str, Any], *, is_json: bool) -> str | None:
+    """What came in the place of an answer of Brevo's API: that has not heard of the call."""
+    if 200 <= status < 300 and not is_json:
+        return "something that is not JSON"
+    if 300 <= status < 400:
+        return "a redirect"
+    code = body.get("code")
+    if status == 404 and (not isinstance(code, str) or code == UNKNOWN_PATH):
+        return "the 404 of an unknown path"
+    return None
 
 
 def _parse(raw: bytes | None) -> tuple[Mapping[str, Any], bool]:

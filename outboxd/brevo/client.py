@@ -222,7 +222,7 @@ class _Visit:
                 return replace(
                     answer, message="Brevo keeps the contact of the account's owner; it cannot be removed"
                 )
-        return _done(answer, "Brevo does not have the contact") if answer.says_gone else answer
+        return _done(answer, "Brevo does not have the contact") if answer.status == 404 else answer
 
     def _create(self, change: Upsert) -> Answer:
         self.holds = frozenset(change.complete)
@@ -254,7 +254,7 @@ class _Visit:
     def _move(self, change: Upsert, known_as: str) -> Answer:
         """A new address: the contact keeps its history, and an opt-out survives, whoever said it."""
         old = self._call("GET", contact_path(known_as))
-        if old.says_gone:
+        if old.status == 404:
             if change.delivered - change.complete.keys():
                 self._warn(MOVED)
             return self._create(change)
@@ -280,7 +280,7 @@ class _Visit:
         if rest and not (answer := self._send("PUT", contact_path(change.email), rest)).is_success:
             return answer
         gone = self._call("DELETE", contact_path(known_as))
-        if not (gone.is_success or gone.says_gone):
+        if not (gone.is_success or gone.status == 404):
             return gone
         self._warn("the new address was a contact already: updated that one and removed the old one")
         if phones and "phone" not in self._healed:

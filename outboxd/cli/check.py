@@ -10,8 +10,10 @@ from typing import NamedTuple
 import click
 
 from outboxd import app, clock, config, database, place, report
+from outboxd.brevo import answers, catalogue
+from outboxd.brevo.answers import Answer
 from outboxd.brevo.client import Brevo
-from outboxd.cli import host
+from outboxd.cli import host, refusal
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
 from outboxd.errors import ConfigError, OutboxdError
@@ -137,13 +139,9 @@ def _webhook(settings: Config) -> Iterator[Finding]:
 
 
 def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
-    from outboxd.brevo import answers, catalogue
-    from outboxd.cli import refusal
-
     answer = account.list_attributes()
     if not answer.is_success:
-        told = str(answers.outcome(answer).detail)
-        yield Finding(refusal.subject(answer), False, told, refusal.mend(answer, settings.brevo))
+        yield _refused(answer, settings)
         return
     yield Finding("API key", True, f"accepted by {settings.brevo.base_url}")
     wanted = {a for name, a in settings.field_mapping.items() if name != "email"}
@@ -165,7 +163,14 @@ def _account(settings: Config, account: Brevo) -> Iterator[Finding]:
         told = f"list {settings.list_id}"
         if answer.is_success:
             yield Finding("list", True, f"{told} is there")
+        elif answer.status not in (400, 404):
+            yield _refused(answer, settings)
         else:
             yield Finding(
                 "list", False, f"Brevo has no {told}", "set options.list_id to the id of one it has"
             )
+
+
+def _refused(answer: Answer, settings: Config) -> Finding:
+    told = str(answers.outcome(answer).detail)
+    return Finding(refusal.subject(answer), False, told, refusal.mend(answer, settings.brevo))

@@ -31,7 +31,7 @@ WHERE measure = 'attempts' AND label IN ('delivered', 'unchanged', 'superseded')
 
 DEPTH = "SELECT finished, dead FROM depth"
 
-IN_DOUBT = """
+ANSWERED = """
 SELECT request_id, http_status FROM attempts WHERE http_status IS NOT NULL AND request_id IS NOT NULL
 """
 
@@ -51,7 +51,7 @@ def account(outbox: Path, acknowledged: Collection[int], calls: Sequence[Call]) 
         reasons = connection.execute("SELECT last_error FROM outbox WHERE status = 'dead' LIMIT 5").fetchall()
         (recorded,) = connection.execute(TOTALS).fetchone()
         depth = connection.execute(DEPTH).fetchone()
-        claimed = connection.execute(IN_DOUBT).fetchall()
+        claimed = connection.execute(ANSWERED).fetchall()
     answered = {call.request_id: call.status for call in calls}
     ended = [sum(end == status for end in ends.values()) for status in ("delivered", "dead")]
     return {
@@ -76,7 +76,7 @@ def out_of_order(outbox: Path, calls: Iterable[Call]) -> list[str]:
     contact that call has made.
     """
     with database.reading(outbox) as connection:
-        answered = {request for request, status in connection.execute(IN_DOUBT) if 200 <= status < 300}
+        answered = {request for request, status in connection.execute(ANSWERED) if 200 <= status < 300}
     newest: dict[str, int] = {}
     found = []
     for call in calls:

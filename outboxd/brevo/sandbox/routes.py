@@ -106,7 +106,7 @@ def _match(parts: list[str]) -> tuple[Mapping[str, Callable[..., Answer]], list[
             wanted in (None, part) for wanted, part in zip(pattern, parts, strict=True)
         ):
             return methods, [part for wanted, part in zip(pattern, parts, strict=True) if wanted is None]
-    raise Refusal(404, "not_found", "Resource not found")
+    raise Refusal(404, "not_found", "Invalid route/ method passed")
 
 
 def _sends_json(request: Request) -> bool:
