@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 
 from outboxd import database
+from outboxd.errors import OutboxdError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,20 @@ class Anchor:
     def is_log_at_its_place(self) -> bool:
         """Whether whoever opens the file finds in its log all that is in the one that is open here."""
         return self.holds_file and self._log is not None and self._beside()[0] == self._log[0]
+
+    @property
+    def is_log_of_others(self) -> bool:
+        """Whether there lies a log that, or whose index, is another one than is open here, as far as can be
+        told.
+
+        Whoever closes a file last carries the log into it as far as he knows it, and removes what lies at its
+        place: all that others wrote would be gone. Only readers do neither.
+        """
+        try:
+            found = self._beside()
+        except OutboxdError:
+            return True
+        return found[0] is not None and found != self._log
 
     def discard_log(self) -> None:
         """Remove the log, whose file lies there no more; unless another one has come by now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
 from outboxd.locks import turn
@@ -43,15 +43,8 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
 
     Raises NoOutboxError, RightsError or DatabaseError.
     """
-    mode = "ro" if read_only else "rw"
     try:
-        connection = sqlite3.connect(
-            f"file:{_quoted(os.fspath(path))}?mode={mode}",
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,  # the pool hands connections from thread to thread, one at a time
-        )
+        connection = _opened(path, "ro" if read_only else "rw")
     except sqlite3.Error as error:
         raise unusable(path, error) from error
     connection.text_factory = decoded
@@ -63,6 +56,32 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         connection.close()
         raise unusable(path, error) from error
     return connection
+
+
+def _opened(path: str | PathLike[str], mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{_quoted(os.fspath(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,  # the pool hands connections from thread to thread, one at a time
+    )
+
+
+@contextmanager
+def outlasted(path: str | PathLike[str]) -> Iterator[None]:
+    """What is closed within this is not the last one to have the file at `path` open.
+
+    That one only reads, and so it neither folds a log into the file nor removes one.
+    """
+    with ExitStack() as stack:
+        # If it cannot be opened, it is not at its place, and SQLite leaves the log alone. If it cannot be
+        # read, because the log is not the one that it was, the lock that readers have is held all the same.
+        with suppress(sqlite3.Error):
+            last = stack.enter_context(closing(_opened(path, "ro")))
+            last.execute("PRAGMA busy_timeout = 0")
+            last.execute("SELECT 1 FROM sqlite_master").fetchone()
+        yield
 
 
 def decoded(raw: bytes) -> str:

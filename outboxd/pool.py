@@ -9,7 +9,7 @@ import atexit
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic, sleep
 
 from outboxd import database
@@ -46,6 +46,11 @@ class Pooled:
         """As far as can be seen without a transaction."""
         return self._anchor.holds
 
+    def close(self) -> None:
+        """Let it go, and leave alone a log that others have by now."""
+        with database.outlasted(self.path) if self._anchor.is_log_of_others else nullcontext():
+            self.connection.close()
+
 
 _idle: deque[Pooled] = deque()
 _out: set[object] = set()
@@ -66,10 +71,10 @@ def connection(path: str | PathLike[str]) -> Iterator[Pooled]:
         try:
             yield taken
         except BaseException:
-            taken.connection.close()
+            taken.close()
             raise
         if taken.connection.in_transaction:
-            taken.connection.close()
+            taken.close()
         else:
             _idle.append(taken)
             close(MOST)
@@ -88,7 +93,7 @@ def _take(path: str) -> Pooled | None:
         elif kept.stands():
             return kept
         else:
-            kept.connection.close()
+            kept.close()
     return None
 
 
@@ -96,7 +101,7 @@ def close(most: int = 0) -> None:
     """Keep so many, and let the others go."""
     while len(_idle) > most:
         try:
-            _idle.popleft().connection.close()
+            _idle.popleft().close()
         except IndexError:
             return
 

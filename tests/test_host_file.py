@@ -16,7 +16,8 @@ import pytest
 import outboxd
 from outboxd import app, backup, database, pool
 from outboxd.brevo.sandbox import Fault, Sandbox
-from outboxd.errors import AdriftError
+from outboxd.errors import AdriftError, RightsError
+from outboxd.outbox import Outbox
 from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import MakeShop, Shop
@@ -331,38 +332,71 @@ def test_a_file_that_is_made_where_one_was_lost_has_a_log_of_its_own(shop: Shop)
 
 SHOP = """
 import sqlite3, sys
-shop = sqlite3.connect(sys.argv[1])
-for number in range(2, 42):
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    shop = sqlite3.connect(sys.argv[1])
     payload = f'{{"id": {number}, "email": "ann{number}@example.com"}}'
     shop.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', ?)", (payload,))
     shop.commit()
-    if number in (21, 41):
-        print(flush=True)
-        input()
+    shop.close()
 """
 
 
-def test_a_log_that_others_write_to_is_not_emptied_if_its_index_alone_was_removed(shop: Shop) -> None:
-    """They have another index by then, and so other locks; and what is in the log is lost to nobody."""
+def write(outbox: Path, numbers: range) -> None:
+    """As a shop that opens the outbox for each event: nobody has it open afterwards."""
+    command = [sys.executable, "-c", SHOP, str(outbox), str(numbers.start), str(numbers.stop)]
+    subprocess.run(command, check=True)
+
+
+def test_a_log_that_others_write_to_is_left_alone_if_its_index_alone_was_removed(shop: Shop) -> None:
+    """They have another index by then, and so other locks: nobody here knows what is in the log."""
     created(shop.path, 1)
     with closing(app.outbox(shop.settings)) as outbox:
         remove(shop.path, "-shm")
-        command = [sys.executable, "-c", SHOP, str(shop.path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-            assert other.stdout
-            assert other.stdin
-            other.stdout.readline()
-            assert not outbox.anchor.holds
-            with outbox.opened() as origin:
-                assert origin.execute("SELECT count(*) FROM outbox").fetchone()[0] >= 1
-            other.stdin.write(b"\n")
-            other.stdin.flush()
-            other.stdout.readline()
-            pool.close()
-            shop.close()
-            outbox.close()
-            other.communicate(b"\n")
+        write(shop.path, range(2, 22))
+        assert not outbox.anchor.holds
+        with outbox.opened() as origin:
+            assert origin.execute("SELECT count(*) FROM outbox").fetchone()[0] >= 1
+        write(shop.path, range(22, 42))
+        pool.close()
+        shop.close()
     assert pending(shop.path) == [*range(1, 42)]
+
+
+def test_an_outbox_that_cannot_be_looked_at_any_more_is_closed(tmp_path: Path) -> None:
+    directory, away = tmp_path / "outbox", tmp_path / "away"
+    directory.mkdir()
+    path = directory / "outbox.db"
+    database.migrate(path)
+    created(path, 1)
+    with closing(Outbox(path, default_source="custom")) as outbox:
+        directory.rename(away)
+        directory.symlink_to(directory)
+        with pytest.raises(RightsError):
+            assert outbox.anchor.holds
+        pool.close()
+    directory.unlink()
+    away.rename(directory)
+    assert pending(path) == [1]
+
+
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-shm",), ("-wal", "-shm")])
+def test_what_shops_write_while_the_last_deliveries_of_a_removed_log_end_is_kept(
+    config: Path, suffixes: tuple[str, ...]
+) -> None:
+    """Whoever closes the outbox last removes the log that lies there, which is theirs by then."""
+    with Sandbox(latency=timedelta(seconds=2)) as slow:
+        write_config(config, slow.url)
+        with Daemon(config) as daemon:
+            created(daemon.ready().database, 1)
+            pool.close()
+            until(lambda: slow.stats["under_way"] == 1)
+            remove(daemon.database, *suffixes)
+            daemon.says("salvaged")
+            write(daemon.database, range(2, 32))
+            daemon.says("unstuck")
+            with database.reading(daemon.database) as connection:
+                assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (31,)
+    backup.check(daemon.database)
 
 
 def test_a_file_that_is_moved_away_and_back_between_two_looks_is_the_same_one(shop: Shop) -> None:

@@ -106,6 +106,46 @@ def test_a_log_whose_index_is_not_the_one_at_its_place_is_not_written_to(db: Pat
     backup.check(db)
 
 
+PROGRAM = """
+import outboxd, sys
+outboxd.enqueue("customer_created", {"id": 1})
+print(flush=True)
+for line in sys.stdin:
+    outboxd.enqueue("customer_created", {"id": int(line)})
+    print(flush=True)
+"""
+
+SHOP = """
+import sqlite3, sys
+for number in range(10):
+    shop = sqlite3.connect(sys.argv[1], isolation_level=None)
+    shop.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')")
+    shop.close()
+"""
+
+
+@pytest.mark.parametrize("more", ["", "2\n"], ids=["ends", "writes"])
+@pytest.mark.parametrize(("suffixes", "left"), [(("-shm",), 1), (("-wal", "-shm"), 0)])
+def test_a_log_that_others_write_to_instead_of_a_removed_one_outlasts_those_who_had_that(
+    db: Path, suffixes: tuple[str, ...], left: int, more: str
+) -> None:
+    """What stands in a removed log is lost if nobody drains; what is written afterwards is not."""
+    environ = {**os.environ, "OUTBOXD_DATABASE": str(db)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdout.readline()
+        for suffix in suffixes:
+            db.with_name(f"{db.name}{suffix}").unlink()
+        subprocess.run([sys.executable, "-c", SHOP, str(db)], check=True)
+        program.communicate(more)
+    assert program.returncode == 0
+    assert len(ids(db)) == left + 10 + len(more.split())
+    backup.check(db)
+
+
 STRANGER = """
 import sqlite3, sys
 from outboxd.locks import turn
