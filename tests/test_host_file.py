@@ -98,7 +98,7 @@ def test_a_log_that_is_removed_is_folded_into_the_outbox_and_made_anew(
 ) -> None:
     """Before shops write to another one, of which nobody would hear. A copy is kept, and not needed."""
     sandbox.faults.add(Fault(status=503, times=1))
-    with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 2})) as daemon:
+    with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 600})) as daemon:
         created(daemon.ready().database, 1)
         until(lambda: daemon.status()["retrying"] == 1)
         remove(daemon.database, *suffixes)
@@ -107,11 +107,10 @@ def test_a_log_that_is_removed_is_folded_into_the_outbox_and_made_anew(
         assert "to have it back" not in daemon.words
         created(daemon.database, 2)
         until(lambda: sandbox.contact("ann2@example.com"))
-        until(lambda: daemon.status()["delivered"] == 2, 15)
+        until(lambda: daemon.status()["delivered"] == 1)
         daemon.send(signal.SIGTERM)
         assert daemon.ended() == 0
-    backup.check(daemon.database)
-    assert pending(lost(daemon.database)) == [1]
+    assert pending(daemon.database) == pending(lost(daemon.database)) == [1]
 
 
 def test_a_copied_outbox_that_has_no_log_is_given_one(config: Path, sandbox: Sandbox) -> None:
