@@ -238,6 +238,19 @@ def engine(path: Path, *, journals_in_memory: bool = False) -> Engine:
     return made
 
 
+def keep_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Have the file at `path` keep a write-ahead log from now on. Raises DatabaseError, and sqlite3.Error.
+
+    For whoever has the turn: of two that switch one file at once SQLite lets the second one fail, at once.
+    """
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":  # which is no error to a SQLite that was built without, or that shares no memory
+        raise DatabaseError(
+            f"this SQLite cannot keep a write-ahead log for {path}",
+            hint="run outboxd with the Python of the operating system",
+        )
+
+
 def create(path: Path) -> None:
     """Make the empty file, ready for writers of its group, unless it exists."""
     try:
@@ -275,7 +288,7 @@ def migrate(path: Path) -> tuple[str | None, str]:
     once one works and the others find it done. Raises SchemaError for a database of a newer outboxd.
     """
     create(path)
-    with turn(path):  # two that switch one file to WAL at once are not made to wait by SQLite: one fails
+    with turn(path):
         return _migrate(path)
 
 
@@ -294,7 +307,7 @@ def _migrate(path: Path) -> tuple[str | None, str]:
             )
         # Both are properties of the file, and the first one can only be set while it is empty.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        keep_log(path, connection)
     except sqlite3.Error as error:
         raise unusable(path, error) from error
     finally:

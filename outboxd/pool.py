@@ -39,7 +39,7 @@ class Pooled:
         here. Who wrote to that would write for nobody.
         """
         self.connection.execute("BEGIN IMMEDIATE")
-        self._anchor.hold_log()  # by now there is one
+        self._anchor.hold_log()  # by now there is one, unless the outbox is a copy that nobody drained yet
         return self.stands()
 
     def stands(self) -> bool:

@@ -36,7 +36,7 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     finally:
         with suppress(OSError):  # what failed is told, not this
             discard(part)
-    is_gone = pending and not outbox.anchor.holds_file  # a lost log was copied back to where it belongs
+    is_gone = pending and not outbox.anchor.holds_file  # else the log was folded, or others have it
     hint = f"to have it back: outboxd restore {target}" if is_gone else None
     logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
     return target

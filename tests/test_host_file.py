@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +17,12 @@ import pytest
 import outboxd
 from outboxd import app, backup, database, pool
 from outboxd.brevo.sandbox import Fault, Sandbox
-from outboxd.errors import AdriftError, RightsError
+from outboxd.errors import AdriftError, DatabaseError, RightsError
 from outboxd.outbox import Outbox
 from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import MakeShop, Shop
+from tests.test_pool import open_files
 from tests.test_relay import running
 
 
@@ -126,6 +128,48 @@ def test_a_copied_outbox_that_has_no_log_is_given_one(config: Path, sandbox: San
         created(daemon.database, 2)
         until(lambda: daemon.status()["delivered"] == 2)
         assert "stuck" not in daemon.words
+
+
+def test_two_that_give_a_copied_outbox_its_log_at_once_take_turns(db: Path, tmp_path: Path) -> None:
+    """SQLite makes one wait for whoever reads, and lets the other one fail at once."""
+    copied = tmp_path / "copied.db"
+    backup.back_up(db, copied)
+
+    def open_it() -> bool:
+        with closing(Outbox(copied, default_source="custom")) as outbox:
+            return outbox.anchor.holds
+
+    with closing(sqlite3.connect(copied, isolation_level=None)) as reader, ThreadPoolExecutor(2) as threads:
+        reader.execute("BEGIN")
+        reader.execute("SELECT 1 FROM outbox").fetchone()
+        both = [threads.submit(open_it) for _ in range(2)]
+        turns = copied.with_name("copied.db.turn")
+        until(lambda: open_files(turns) or any(each.done() for each in both))
+        assert open_files(turns)
+        reader.execute("COMMIT")
+        assert [each.result() for each in both] == [True, True]
+
+
+def test_where_sqlite_can_keep_no_log_that_is_said(db: Path, tmp_path: Path) -> None:
+    """Without shared memory it goes on as it was, and raises no error."""
+    copied = tmp_path / "copied.db"
+    backup.back_up(db, copied)
+    with (
+        closing(sqlite3.connect(f"file:{copied}?vfs=unix-dotfile", uri=True)) as without,
+        pytest.raises(DatabaseError, match="cannot keep a write-ahead log") as told,
+    ):
+        database.keep_log(copied, without)
+    assert told.value.hint
+
+
+def test_a_program_goes_on_in_a_copied_outbox_when_that_is_given_its_log(db: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied.db"
+    backup.back_up(db, copied)
+    created(copied, 1)
+    with closing(Outbox(copied, default_source="custom")) as outbox:
+        created(copied, 2)
+        assert [event.id for event in outbox.fresh()] == [1, 2]
+        assert outbox.anchor.holds
 
 
 def test_what_was_pending_in_a_removed_file_is_salvaged(config: Path, sandbox: Sandbox) -> None:
