@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = ("-wal", "-shm")
 
+NAMELESS = (-1, -1)
+"""A file that is open and lies at no place."""
+
 
 class Anchor:
     """Made before the database at `path` is opened; `hold_log` once the connection has read or written."""
@@ -31,8 +34,17 @@ class Anchor:
         self._log: Log | None = None
 
     def hold_log(self) -> None:
-        """The log that lies there by now is the one that is open."""
-        self._log = self._log or self._beside()
+        """The log that lies there by now is the one that is open, if it is one that this process has open.
+
+        Else an older connection has another one, which was removed: those of one process share an index.
+        """
+        if self._log is not None:
+            return
+        self._log = self._beside()
+        if any(self._log):
+            with suppress(OSError):  # no /proc: it is taken to be the one
+                opened = _open_here()
+                self._log = tuple(each if each in opened else NAMELESS for each in self._log)
 
     @property
     def holds(self) -> bool:
@@ -73,3 +85,15 @@ class Anchor:
 
     def _beside(self) -> Log:
         return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
+
+
+def _open_here() -> set[tuple[int, int]]:
+    """The logs, and indexes to logs, that this process has open, wherever they lie."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = f"/proc/self/fd/{name}"
+        with suppress(OSError):  # closed meanwhile
+            if any(suffix in os.readlink(descriptor) for suffix in SUFFIXES):
+                status = os.stat(descriptor)
+                found.add((status.st_dev, status.st_ino))
+    return found

@@ -23,7 +23,12 @@ MOST = 4
 """Connections that are kept, for as many threads that write at once."""
 
 PATIENCE = 5.0
-"""Seconds that a fork waits for those who write, and who comes to write waits for a fork."""
+"""Seconds that a fork waits for those who write, and who comes to write waits for a fork, or for what is open
+of a removed log to be closed …
+"""
+
+AGAIN = 0.01
+"""… and between two looks whether it is."""
 
 
 class Pooled:
