@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from operator import eq
 
 from outboxd import database
 from outboxd.errors import OutboxdError
@@ -74,6 +75,19 @@ class Anchor:
         except OutboxdError:
             return True
         return found[0] is not None and found != self._log
+
+    @property
+    def is_log_outdated(self) -> bool:
+        """Whether others have written to another log, by an index of their own.
+
+        They did so without what is in the one that is open here, and whole pages: the two do not fit.
+        """
+        if self._log is None or any(map(eq, self._beside(), self._log)):
+            return False
+        try:
+            return os.path.getsize(f"{self._place}{SUFFIXES[0]}") > 0
+        except OSError:  # nobody has
+            return False
 
     def discard_log(self) -> None:
         """Remove the log, whose file lies there no more; unless another one has come by now."""

@@ -1,6 +1,7 @@
 """The outbox is removed or replaced under a running daemon: it is told, salvaged, and taken up again."""
 
 import fcntl
+import os
 import re
 import signal
 import sqlite3
@@ -403,6 +404,40 @@ def test_a_log_that_others_write_to_is_left_alone_if_its_index_alone_was_removed
         pool.close()
         shop.close()
     assert pending(shop.path) == [*range(1, 42)]
+
+
+def test_a_removed_log_is_not_carried_into_what_others_wrote_without_it(db: Path) -> None:
+    """Pages of the one and of the other would make no database. A copy has what is lost."""
+    write(db, range(1, 201))
+    with closing(Outbox(db, default_source="custom")) as outbox:
+        with closing(database.connect(db)) as other:
+            other.execute("UPDATE outbox SET status = 'dead', finished_at = created_at WHERE id % 2 = 0")
+        write(db, range(201, 221))
+        remove(db, "-wal", "-shm")
+        write(db, range(301, 304))
+        with outbox.opened() as origin:
+            assert origin.execute("SELECT count(*) FROM outbox").fetchone() == (220,)
+    assert pending(db) == [*range(1, 201), *range(301, 304)]
+
+
+def test_what_is_lost_of_a_removed_log_is_told_if_shops_wrote_before_the_daemon_saw(
+    config: Path, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault(status=503, times=1))
+    with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 600})) as daemon:
+        created(daemon.ready().database, 1)
+        pool.close()
+        until(lambda: daemon.status()["retrying"] == 1)
+        daemon.send(signal.SIGSTOP)
+        os.waitpid(daemon.process.pid, os.WUNTRACED)
+        remove(daemon.database, "-wal", "-shm")
+        write(daemon.database, range(2, 12))
+        daemon.send(signal.SIGCONT)
+        daemon.says("unstuck")
+        assert 'pending=1 hint="shops wrote without what is in there' in daemon.words
+        until(lambda: daemon.status()["delivered"] == 10)
+        assert pending(lost(daemon.database)) == [1]
+    assert pending(daemon.database) == []
 
 
 def test_an_outbox_that_cannot_be_looked_at_any_more_is_closed(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Outbox:
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
         self.anchor.hold_log()
-        self._is_log_settled = False
+        self._is_log_settled = self.is_log_lost = False
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -116,13 +116,14 @@ class Outbox:
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
         """What is open here, to be read, wherever its file is; a log that others do not see is empty, and
-        gone as the file is.
+        gone as the file is, unless it `is_log_lost`: what others wrote to another one stands without it.
 
         It lies where that of the next file is looked for, and would be taken for it; later it may be that.
         """
         if not self._is_log_settled:
             with turn(self.path):
-                if not self.anchor.is_log_at_its_place:  # else others write to it by now
+                self.is_log_lost = self.anchor.holds_file and self.anchor.is_log_outdated
+                if not (self.is_log_lost or self.anchor.is_log_at_its_place):  # else others write by now
                     with self._writer() as writer:
                         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._is_log_settled = True
