@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from operator import eq
 
 from outboxd import database
+from outboxd.errors import OutboxdError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     """Which files lie beside a database as its log, and as the index to that."""
 
 SUFFIXES = ("-wal", "-shm")
+
+NAMELESS = (-1, -1)
+"""A file that is open and lies at no place."""
 
 
 class Anchor:
@@ -30,8 +35,17 @@ class Anchor:
         self._log: Log | None = None
 
     def hold_log(self) -> None:
-        """The log that lies there by now is the one that is open."""
-        self._log = self._log or self._beside()
+        """The log that lies there by now is the one that is open, if it is one that this process has open.
+
+        Else an older connection has another one, which was removed: those of one process share an index.
+        """
+        if self._log is not None:
+            return
+        self._log = self._beside()
+        if any(self._log):
+            with suppress(OSError):  # no /proc: it is taken to be the one
+                opened = _open_here()
+                self._log = tuple(each if each in opened else NAMELESS for each in self._log)
 
     @property
     def holds(self) -> bool:
@@ -48,6 +62,33 @@ class Anchor:
         """Whether whoever opens the file finds in its log all that is in the one that is open here."""
         return self.holds_file and self._log is not None and self._beside()[0] == self._log[0]
 
+    @property
+    def is_log_of_others(self) -> bool:
+        """Whether there lies a log that, or whose index, is another one than is open here, as far as can be
+        told.
+
+        Whoever closes a file last carries the log into it as far as he knows it, and removes what lies at its
+        place: all that others wrote would be gone. Only readers do neither.
+        """
+        try:
+            found = self._beside()
+        except OutboxdError:
+            return True
+        return found[0] is not None and found != self._log
+
+    @property
+    def is_log_outdated(self) -> bool:
+        """Whether others have written to another log, by an index of their own.
+
+        They did so without what is in the one that is open here, and whole pages: the two do not fit.
+        """
+        if self._log is None or any(map(eq, self._beside(), self._log)):
+            return False
+        try:
+            return os.path.getsize(f"{self._place}{SUFFIXES[0]}") > 0
+        except OSError:  # nobody has
+            return False
+
     def discard_log(self) -> None:
         """Remove the log, whose file lies there no more; unless another one has come by now."""
         if self._beside() != self._log:
@@ -58,3 +99,15 @@ class Anchor:
 
     def _beside(self) -> Log:
         return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
+
+
+def _open_here() -> set[tuple[int, int]]:
+    """The logs, and indexes to logs, that this process has open, wherever they lie."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = f"/proc/self/fd/{name}"
+        with suppress(OSError):  # closed meanwhile
+            if any(suffix in os.readlink(descriptor) for suffix in SUFFIXES):
+                status = os.stat(descriptor)
+                found.add((status.st_dev, status.st_ino))
+    return found

@@ -6,6 +6,7 @@ again, after a crash or by mistake, writes only what is missing. This room knows
 
 import hashlib
 import itertools
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -22,11 +23,12 @@ from typing import Protocol, Self
 from outboxd import database, intake, mapping, sources
 from outboxd.clock import to_text
 from outboxd.errand import reason
-from outboxd.errors import EventError
+from outboxd.errors import AdriftError, EventError
 from outboxd.event import Kind, Reading
 from outboxd.exports import Export, Refusal, Row
 from outboxd.locks import turn
 from outboxd.outbox import CHUNK, REST
+from outboxd.pool import Pooled
 
 EVENT = "customer_updated"
 """News of somebody who is there: it makes a contact, and never brings back who was deleted."""
@@ -140,12 +142,11 @@ class Writer:
     kinds: tuple[str, ...] = ("written", "repeated")
     details: Mapping[str, Counter[str]] = MappingProxyType({})
 
-    def __init__(
-        self, path: Path, connection: sqlite3.Connection, *, source: str, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, path: Path, pooled: Pooled, *, source: str, now: Callable[[], datetime]) -> None:
         self.counts: Counter[str] = Counter()
         self._path = path
-        self._connection = connection
+        self._pooled = pooled
+        self._connection = pooled.connection
         self._source = source
         self._now = now
         self._rested_at = 0.0
@@ -154,7 +155,8 @@ class Writer:
     @contextmanager
     def of(cls, path: Path, *, source: str, now: Callable[[], datetime]) -> Iterator[Self]:
         """A writer to the outbox at `path`, which must be of this version's schema."""
-        with closing(database.connect(path)) as connection:
+        with closing(Pooled(os.path.realpath(path), path)) as pooled:
+            connection = pooled.connection
             try:
                 database.check_revision(path, database.revision(connection))
                 # Keys are hashes, so that each chunk touches pages all over their index: carried into the
@@ -162,7 +164,7 @@ class Writer:
                 connection.execute(f"PRAGMA wal_autocheckpoint = {database.LOG_LIMIT // database.PAGE_SIZE}")
             except sqlite3.Error as error:
                 raise database.unusable(path, error) from error
-            yield cls(path, connection, source=source, now=now)
+            yield cls(path, pooled, source=source, now=now)
 
     def put(self, entries: Sequence[Entry]) -> Sequence[Refusal]:
         """Write what was not written before. Raises DatabaseError and its like."""
@@ -181,7 +183,11 @@ class Writer:
         moment = to_text(self._now())
         written: int | None = None
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            if not self._pooled.begin():
+                raise AdriftError(
+                    f"{self._path} or its log was removed while it was in use",
+                    hint="run it again: what is written already is not written twice",
+                )
             written = self._connection.executemany(
                 INSERT, (self._row(entry, moment) for entry in entries)
             ).rowcount

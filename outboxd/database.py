@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
 from outboxd.locks import turn
@@ -49,15 +49,8 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
 
     Raises NoOutboxError, RightsError or DatabaseError.
     """
-    mode = "ro" if read_only else "rw"
     try:
-        connection = sqlite3.connect(
-            f"file:{_quoted(os.fspath(path))}?mode={mode}",
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,  # the pool hands connections from thread to thread, one at a time
-        )
+        connection = _opened(path, "ro" if read_only else "rw")
     except sqlite3.Error as error:
         raise unusable(path, error) from error
     connection.text_factory = decoded
@@ -70,6 +63,32 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         connection.close()
         raise unusable(path, error) from error
     return connection
+
+
+def _opened(path: str | PathLike[str], mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{_quoted(os.fspath(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,  # the pool hands connections from thread to thread, one at a time
+    )
+
+
+@contextmanager
+def outlasted(path: str | PathLike[str]) -> Iterator[None]:
+    """What is closed within this is not the last one to have the file at `path` open.
+
+    That one only reads, and so it neither folds a log into the file nor removes one.
+    """
+    with ExitStack() as stack:
+        # If it cannot be opened, it is not at its place, and SQLite leaves the log alone. If it cannot be
+        # read, because the log is not the one that it was, the lock that readers have is held all the same.
+        with suppress(sqlite3.Error):
+            last = stack.enter_context(closing(_opened(path, "ro")))
+            last.execute("PRAGMA busy_timeout = 0")
+            last.execute("SELECT 1 FROM sqlite_master").fetchone()
+        yield
 
 
 def decoded(raw: bytes) -> str:
@@ -226,6 +245,19 @@ def engine(path: Path, *, journals_in_memory: bool = False) -> Engine:
     return made
 
 
+def keep_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Have the file at `path` keep a write-ahead log from now on. Raises DatabaseError, and sqlite3.Error.
+
+    For whoever has the turn: of two that switch one file at once SQLite lets the second one fail, at once.
+    """
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":  # which is no error to a SQLite that was built without, or that shares no memory
+        raise DatabaseError(
+            f"this SQLite cannot keep a write-ahead log for {path}",
+            hint="run outboxd with the Python of the operating system",
+        )
+
+
 def create(path: Path) -> None:
     """Make the empty file, ready for writers of its group, unless it exists."""
     try:
@@ -263,7 +295,7 @@ def migrate(path: Path) -> tuple[str | None, str]:
     once one works and the others find it done. Raises SchemaError for a database of a newer outboxd.
     """
     create(path)
-    with turn(path):  # two that switch one file to WAL at once are not made to wait by SQLite: one fails
+    with turn(path):
         return _migrate(path)
 
 
@@ -283,7 +315,7 @@ def _migrate(path: Path) -> tuple[str | None, str]:
         # Properties of the file; the first two can only be set while it is empty.
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        keep_log(path, connection)
     except sqlite3.Error as error:
         raise unusable(path, error) from error
     finally:

@@ -12,10 +12,11 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from time import monotonic, sleep
 
 from outboxd import database, payload, pool, topics
 from outboxd.clock import from_text, to_text, wall
-from outboxd.errors import EX_IO, EX_USAGE, EventError, IntakeError, NoOutboxError, OutboxdError
+from outboxd.errors import EX_IO, EX_USAGE, AdriftError, EventError, IntakeError, NoOutboxError, OutboxdError
 from outboxd.locks import turn
 
 TYPE_CHECKING = False
@@ -113,17 +114,23 @@ def checked(
 
 def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], datetime] = wall) -> list[int]:
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
+    give_up = monotonic() + pool.PATIENCE
     while True:
         try:
             with pool.connection(path) as pooled, turn(path):
-                if not pooled.begin():
-                    continue  # what is open was put aside meanwhile
-                moment = to_text(now())
-                ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
-                pooled.connection.execute("COMMIT")
-                return ids
+                if pooled.begin():
+                    moment = to_text(now())
+                    ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
+                    pooled.connection.execute("COMMIT")
+                    return ids
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
+        if monotonic() > give_up:
+            raise AdriftError(
+                f"the log of {path} was removed, and this program still has it open",
+                hint="restart the program; leave what ends in -wal and -shm alone: SQLite removes it",
+            )
+        sleep(pool.AGAIN)  # what is open was put aside meanwhile, and others in here may have it still
 
 
 def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:

@@ -9,7 +9,7 @@ import atexit
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic, sleep
 
 from outboxd import database
@@ -23,7 +23,12 @@ MOST = 4
 """Connections that are kept, for as many threads that write at once."""
 
 PATIENCE = 5.0
-"""Seconds that a fork waits for those who write, and who comes to write waits for a fork."""
+"""Seconds that a fork waits for those who write, and who comes to write waits for a fork, or for what is open
+of a removed log to be closed …
+"""
+
+AGAIN = 0.01
+"""… and between two looks whether it is."""
 
 
 class Pooled:
@@ -39,12 +44,17 @@ class Pooled:
         here. Who wrote to that would write for nobody.
         """
         self.connection.execute("BEGIN IMMEDIATE")
-        self._anchor.hold_log()  # by now there is one
+        self._anchor.hold_log()  # by now there is one, unless the outbox is a copy that nobody drained yet
         return self.stands()
 
     def stands(self) -> bool:
         """As far as can be seen without a transaction."""
         return self._anchor.holds
+
+    def close(self) -> None:
+        """Let it go, and leave alone a log that others have by now."""
+        with database.outlasted(self.path) if self._anchor.is_log_of_others else nullcontext():
+            self.connection.close()
 
 
 _idle: deque[Pooled] = deque()
@@ -66,10 +76,10 @@ def connection(path: str | PathLike[str]) -> Iterator[Pooled]:
         try:
             yield taken
         except BaseException:
-            taken.connection.close()
+            taken.close()
             raise
         if taken.connection.in_transaction:
-            taken.connection.close()
+            taken.close()
         else:
             _idle.append(taken)
             close(MOST)
@@ -88,7 +98,7 @@ def _take(path: str) -> Pooled | None:
         elif kept.stands():
             return kept
         else:
-            kept.connection.close()
+            kept.close()
     return None
 
 
@@ -96,7 +106,7 @@ def close(most: int = 0) -> None:
     """Keep so many, and let the others go."""
     while len(_idle) > most:
         try:
-            _idle.popleft().connection.close()
+            _idle.popleft().close()
         except IndexError:
             return
 

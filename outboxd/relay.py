@@ -211,8 +211,8 @@ class Relay:
         self._crew.close()
         self._leave(lambda _: True)
         self._wake.close()
-        self._outbox.close()
         self._pruner.close()
+        self._outbox.close()  # the last one, for it knows what is to become of the log
 
     def _leave(self, wait: Callable[[float], bool]) -> None:
         """Once: nobody else may have what is open here any more."""

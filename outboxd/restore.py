@@ -166,7 +166,7 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
         try:
             _align(made, live)
             (pages,) = made.execute("PRAGMA page_count").fetchone()
-            live.execute("PRAGMA journal_mode = WAL").fetchone()  # of a new file; it stays so from the start
+            database.keep_log(outbox, live)  # of a new file; it stays so from the start
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except _ChangedError:

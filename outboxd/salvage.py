@@ -36,10 +36,17 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     finally:
         with suppress(OSError):  # what failed is told, not this
             discard(part)
-    is_gone = pending and not outbox.anchor.holds_file  # a lost log was copied back to where it belongs
-    hint = f"to have it back: outboxd restore {target}" if is_gone else None
-    logger.warning(line("salvaged", file=target, pending=pending, hint=hint))
+    logger.warning(line("salvaged", file=target, pending=pending, hint=_hint(outbox, target, pending)))
     return target
+
+
+def _hint(outbox: Outbox, target: Path, pending: int) -> str | None:
+    """What is to be done about what the copy has; nothing, where the outbox has it, too."""
+    if pending and not outbox.anchor.holds_file:
+        return f"to have it back: outboxd restore {target}"
+    if outbox.is_log_lost:
+        return "shops wrote without what is in there: send its customers again with outboxd backfill"
+    return None
 
 
 def leave(

@@ -23,8 +23,8 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from outboxd import backfill, cli, clock, exports, mapping, sources
-from outboxd.errors import EventError, OutboxdError
+from outboxd import backfill, cli, clock, database, exports, mapping, sources
+from outboxd.errors import AdriftError, EventError, OutboxdError
 from outboxd.event import Kind, Reading
 from outboxd.exports import Refusal, Row
 from tests.conftest import until
@@ -434,6 +434,27 @@ def test_another_writer_that_does_not_let_go_is_named(shop: Shop, operate: Opera
         result = operate(write("customers.csv", CSV))
     assert exit_code(result) == 74
     assert "locked by another program" in str(result.exception)
+
+
+FOREIGN = "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')"
+
+
+def test_what_others_write_after_the_log_was_removed_is_not_written_over(db: Path) -> None:
+    reading = Reading(Kind.UPDATED, "1", None)
+    first, second = ([backfill.Entry(n, "{}", reading, None, f"key {n}")] for n in (1, 2))
+    other = f"import sqlite3; c = sqlite3.connect({str(db)!r}, isolation_level=None); c.execute({FOREIGN!r})"
+    with backfill.Writer.of(db, source="custom", now=clock.wall) as writer:
+        writer.put(first)
+        db.with_name("outbox.db-shm").unlink()
+        subprocess.run([sys.executable, "-c", other], check=True)
+        with pytest.raises(AdriftError):
+            writer.put(second)
+    with backfill.Writer.of(db, source="custom", now=clock.wall) as writer:
+        writer.put(first)
+        writer.put(second)
+        assert writer.counts == {"written": 1, "repeated": 1}
+    with database.reading(db) as connection:
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
 
 
 locals_ = st.text("ab1A._-+'\"@ é", min_size=0, max_size=70)

@@ -6,8 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Barrier, Event, Thread
 
@@ -15,7 +16,8 @@ import pytest
 
 import outboxd
 from outboxd import backup, database, pool
-from outboxd.errors import NoOutboxError
+from outboxd.errors import AdriftError, NoOutboxError
+from outboxd.outbox import Outbox
 from tests.conftest import until
 
 opened: list[str] = []
@@ -104,6 +106,86 @@ def test_a_log_whose_index_is_not_the_one_at_its_place_is_not_written_to(db: Pat
         other.communicate(b"\n")
     pool.close()
     backup.check(db)
+
+
+PROGRAM = """
+import outboxd, sys
+outboxd.enqueue("customer_created", {"id": 1})
+print(flush=True)
+for line in sys.stdin:
+    outboxd.enqueue("customer_created", {"id": int(line)})
+    print(flush=True)
+"""
+
+SHOP = """
+import sqlite3, sys
+for number in range(10):
+    shop = sqlite3.connect(sys.argv[1], isolation_level=None)
+    shop.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')")
+    shop.close()
+"""
+
+
+@pytest.mark.parametrize("more", ["", "2\n"], ids=["ends", "writes"])
+@pytest.mark.parametrize(("suffixes", "left"), [(("-shm",), 1), (("-wal", "-shm"), 0)])
+def test_a_log_that_others_write_to_instead_of_a_removed_one_outlasts_those_who_had_that(
+    db: Path, suffixes: tuple[str, ...], left: int, more: str
+) -> None:
+    """What stands in a removed log is lost if nobody drains; what is written afterwards is not."""
+    environ = {**os.environ, "OUTBOXD_DATABASE": str(db)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdout.readline()
+        for suffix in suffixes:
+            db.with_name(f"{db.name}{suffix}").unlink()
+        subprocess.run([sys.executable, "-c", SHOP, str(db)], check=True)
+        program.communicate(more)
+    assert program.returncode == 0
+    assert len(ids(db)) == left + 10 + len(more.split())
+    backup.check(db)
+
+
+@contextmanager
+def removed(db: Path, *suffixes: str) -> Iterator[sqlite3.Connection]:
+    """A connection of this process to a log that was removed, while others write to another one."""
+    with closing(database.connect(db, read_only=True)) as reader:
+        reader.execute("SELECT 1 FROM outbox").fetchone()
+        for suffix in suffixes:
+            db.with_name(f"{db.name}{suffix}").unlink()
+        subprocess.run([sys.executable, "-c", SHOP, str(db)], check=True)
+        yield reader
+
+
+@pytest.mark.parametrize("suffixes", [("-shm",), ("-wal", "-shm")])
+def test_a_program_that_has_a_removed_log_open_elsewhere_does_not_write_to_that(
+    db: Path, monkeypatch: pytest.MonkeyPatch, suffixes: tuple[str, ...]
+) -> None:
+    """What is open in one process shares an index: a new connection gets that of the old one."""
+    monkeypatch.setattr(pool, "PATIENCE", 0.1)
+    with removed(db, *suffixes):
+        with pytest.raises(AdriftError, match="this program still has it open") as told:
+            write(db, 1)
+        assert told.value.hint
+        with pytest.raises(AdriftError), closing(Outbox(db, default_source="custom")) as outbox:
+            outbox.data_version()
+    assert write(db, 2) == 11
+    pool.close()
+    assert ids(db) == [*range(1, 12)]
+    backup.check(db)
+
+
+def test_who_has_a_removed_log_open_elsewhere_writes_once_that_is_closed(db: Path) -> None:
+    with removed(db, "-shm") as reader, ThreadPoolExecutor(1) as threads:
+        before = len(open_files(db))
+        written = threads.submit(write, db, 1)
+        until(lambda: len(open_files(db)) > before)
+        reader.close()
+        assert written.result() == 11
+    pool.close()
+    assert ids(db) == [*range(1, 12)]
 
 
 STRANGER = """

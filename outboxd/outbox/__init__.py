@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -71,13 +71,13 @@ class Outbox:
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
         try:  # the log, too: later others may lie at these places
-            with turn(path):
-                self._ask_writer("PRAGMA journal_mode = WAL")  # a copy that was put here has none yet
+            with turn(path), self._writer() as writer:
+                database.keep_log(path, writer)  # a copy that was put here has none yet
             self._watch.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
             raise database.unusable(path, error) from error
         self.anchor.hold_log()
-        self._is_folded = False
+        self._is_log_settled = self.is_log_lost = False
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -85,16 +85,17 @@ class Outbox:
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
-    def _ask_writer(self, sql: str) -> None:
-        with closing(self._engine.raw_connection()) as writer:
-            cursor = writer.cursor()
-            cursor.execute(sql)
-            cursor.fetchall()
+    @contextmanager
+    def _writer(self) -> Iterator[sqlite3.Connection]:
+        with closing(self._engine.raw_connection()) as lent:
+            yield cast(sqlite3.Connection, lent.driver_connection)
 
     def close(self) -> None:
-        """Close every connection; the last one folds the log into the file."""
-        self._watch.close()
+        """Close every connection; the last one folds the log into the file, if others have no other one."""
+        if not self.anchor.is_log_of_others:
+            self._watch.close()  # it only reads: as the last one it would leave the log as it is
         self._engine.dispose()
+        self._watch.close()
 
     def _stay(self) -> None:
         """Raise AdriftError rather than go on with a file that nobody else sees."""
@@ -115,15 +116,17 @@ class Outbox:
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
         """What is open here, to be read, wherever its file is; a log that others do not see is empty, and
-        gone as the file is.
+        gone as the file is, unless it `is_log_lost`: what others wrote to another one stands without it.
 
         It lies where that of the next file is looked for, and would be taken for it; later it may be that.
         """
-        if not self._is_folded:
+        if not self._is_log_settled:
             with turn(self.path):
-                if not self.anchor.is_log_at_its_place:  # else others write to it by now
-                    self._ask_writer("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._is_folded = True
+                self.is_log_lost = self.anchor.holds_file and self.anchor.is_log_outdated
+                if not (self.is_log_lost or self.anchor.is_log_at_its_place):  # else others write by now
+                    with self._writer() as writer:
+                        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._is_log_settled = True
             if not self.anchor.holds_file:
                 self.anchor.discard_log()
         yield self._watch
