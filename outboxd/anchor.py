@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from operator import eq
+from weakref import WeakSet
 
 from outboxd import database
 from outboxd.errors import OutboxdError
@@ -33,6 +34,7 @@ class Anchor:
         self._place = os.path.realpath(path)  # SQLite makes the log where the file itself is
         self._file = database.identity(path)
         self._log: Log | None = None
+        _anchors.add(self)
 
     def hold_log(self) -> None:
         """The log that lies there by now is the one that is open, if it is one that this process has open.
@@ -42,7 +44,7 @@ class Anchor:
         if self._log is not None:
             return
         self._log = self._beside()
-        if any(self._log):
+        if any(self._log) and len(_anchors) > 1:
             with suppress(OSError):  # no /proc: it is taken to be the one
                 opened = _open_here()
                 self._log = tuple(each if each in opened else NAMELESS for each in self._log)
@@ -99,6 +101,10 @@ class Anchor:
 
     def _beside(self) -> Log:
         return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
+
+
+_anchors: WeakSet[Anchor] = WeakSet()
+"""Those of this process."""
 
 
 def _open_here() -> set[tuple[int, int]]:

@@ -29,7 +29,6 @@ PAGE_SIZE = 1024
 and to the file. With SQLite's own 4096 that would be twice as much.
 """
 
-CHECKPOINT = 4 * 1024 * 1024  # bytes of the write-ahead log that are carried into the file at once
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
@@ -57,7 +56,6 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = FAST")  # what is deleted within a page is wiped at once
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT // PAGE_SIZE}")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
     except sqlite3.Error as error:
         connection.close()
