@@ -1,7 +1,7 @@
 """The processor that a drain keeps to: its threads take turns, and hand each other what is in its caches."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,12 +18,13 @@ def on_one_processor() -> Iterator[None]:
     that is free, where nothing of what the last one did is at hand: a drain flat out then does a fifth
     less, and takes a quarter more of the host's time. Where this is not allowed all stays as it was.
     """
-    allowed = os.sched_getaffinity(0)
+    allowed: Collection[int] = ()
     with suppress(OSError):
         processor = int(HERE.read_text().rpartition(")")[2].split()[LAST_RAN_ON])
+        allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {processor})
     try:
         yield
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # also that there are none
             os.sched_setaffinity(0, allowed)

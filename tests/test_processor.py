@@ -30,14 +30,17 @@ def test_a_thread_and_those_it_starts_are_on_one_processor_while_it_lasts() -> N
     assert allowed() == before
 
 
-def test_where_it_is_not_allowed_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["sched_setaffinity", "sched_getaffinity"])
+def test_where_it_is_not_allowed_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError
 
     before = allowed()
-    monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    with on_one_processor():
-        assert allowed() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with on_one_processor():
+            pass
+    assert allowed() == before
 
 
 def test_whoever_drains_from_a_program_of_their_own_has_all_their_processors_back(shop: Shop) -> None:
