@@ -77,4 +77,6 @@ class Lane:
         is_news = self.state != "blocked" or self.until is None or now >= self.until
         stops = self.stops + 1 if is_news else self.stops
         probe_at = now + PROBES.delay(stops) if is_news else self.until
+        if outcome.is_network:  # perhaps it is this one alone that cannot be told: the next probe is another
+            outcome = replace(outcome, retry_at=probe_at)
         return Lane("blocked", outcome.detail, probe_at, failures, stops), outcome

@@ -7,7 +7,7 @@ a backup is `restoring`'s business.
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,17 +91,20 @@ def _try(
     with ExitStack() as stack:
         watch = _kept(stack, outbox, aside)
         if watch is not None:
-            stack.enter_context(_undone(lambda: discard(aside)))
+            stack.enter_context(_undone(lambda: discard(aside), unless=watch.has_changed))
         copy(backup, part, advance)
         database.migrate(part)
         with closing(plain(part)) as made:
-            then = compare(made, aside if watch else None)
-            if then.pending and hold is None:
-                raise _undecided(backup, then)
-            prepare(made, then, now, hold=hold is True)
+            try:
+                then = compare(made, aside if watch else None)
+                if then.pending and hold is None:
+                    raise _undecided(backup, then)
+                prepare(made, then, now, hold=hold is True)
+            except sqlite3.Error as error:
+                raise database.unusable(part, error) from error
         if watch is None:
             _move(outbox, aside)
-            stack.enter_context(_undone(lambda: _move(aside, outbox)))
+            stack.enter_context(_undone(lambda: _move(aside, outbox), unless=lambda: _is_filled(outbox)))
             database.create(outbox)
         if not _replace(part, outbox, watch):
             return None
@@ -109,12 +112,13 @@ def _try(
 
 
 @contextmanager
-def _undone(undo: Callable[[], None]) -> Iterator[None]:
-    """If nothing comes of it, do `undo`."""
+def _undone(undo: Callable[[], None], *, unless: Callable[[], bool]) -> Iterator[None]:
+    """If it breaks off, do `undo`, unless the outbox is another one by now: what stood there is aside."""
     try:
         yield
     except BaseException:
-        undo()
+        if not unless():
+            undo()
         raise
 
 
@@ -168,12 +172,20 @@ def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
             (pages,) = made.execute("PRAGMA page_count").fetchone()
             database.keep_log(outbox, live)  # of a new file; it stays so from the start
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
-            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except _ChangedError:
             return False
         except sqlite3.Error as error:
             raise database.unusable(outbox, error) from error
+        with suppress(sqlite3.Error):  # there may be no room for both; the log is cut later, then
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return True
+
+
+def _is_filled(outbox: Path) -> bool:
+    """Whether the content is in the new file already."""
+    with suppress(OutboxdError, sqlite3.Error), database.reading(outbox) as connection:
+        return database.revision(connection) is not None
+    return False
 
 
 def _align(made: sqlite3.Connection, live: sqlite3.Connection) -> None:

@@ -16,6 +16,9 @@ from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.trouble import AGAIN, Trouble
 
+LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
+"""What is read ends early: others began a log of their own by an index that is still that of the old one."""
+
 
 def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     """Copy what `outbox` has open to a file beside its place. Raises DatabaseError and RightsError."""
@@ -68,4 +71,5 @@ def leave(
 def _is_damaged(error: Exception) -> bool:
     """Whether nothing will ever be made of what is open: then nobody is to wait for it."""
     cause = error if isinstance(error, sqlite3.Error) else error.__cause__
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(cause, "sqlite_errorcode", 0)
+    return code == LOST_FRAMES or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

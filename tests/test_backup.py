@@ -16,6 +16,7 @@ import pytest
 
 import outboxd
 from outboxd import app, clock, database, intake, place
+from outboxd import restore as restoring
 from outboxd.backup import BackupError, back_up, copy, move_to_free
 from outboxd.errors import HeldError, NoOutboxError, OutboxdError, SchemaError
 from outboxd.locks import drainer
@@ -341,6 +342,33 @@ def test_what_a_killed_backup_left_goes_with_the_next_one(db: Path, saved: Path)
     assert [file.name for file in saved.parent.glob("*saved*")] == []
 
 
+@pytest.mark.parametrize("content", [None, b"no database any more" * 1000], ids=["sound", "damaged"])
+def test_what_stood_in_the_outbox_is_kept_if_somebody_interrupts_once_it_is_replaced(
+    shop: Shop, saved: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """Too late: the outbox is the restored one."""
+    back_up(shop.path, saved)
+    shop.enqueue("created", id=1, email="mara@example.com")
+    shop.close()
+    if content is not None:
+        shop.path.write_bytes(content)
+    replace = restoring._replace
+
+    def interrupted(*arguments: Any) -> bool:
+        replace(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restoring, "_replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        restore(saved, shop.path, shop.clock(), who="a test")
+    assert shop.rows("SELECT count(*) FROM outbox") == [(0,)]
+    aside = next(shop.path.parent.glob(f"{shop.path.name}.before-*Z"))
+    if content is None:
+        assert rows(aside, "SELECT count(*) FROM outbox") == [(1,)]
+    else:
+        assert aside.read_bytes() == content
+
+
 def test_an_outbox_takes_a_backup_whose_pages_are_of_another_size(shop: Shop, saved: Path) -> None:
     """SQLite copies between files of one size alone; the outbox, which others have open, keeps its own."""
     shop.sent("created", id=1, email="mara@example.com")
@@ -369,6 +397,39 @@ def test_a_backup_of_an_older_schema_is_brought_to_the_current_one(
     assert shop.status()["dead"] == 1
     assert shop.rows("SELECT version_num FROM outboxd_schema") == [(database.REVISIONS[-1],)]
     assert rows(old, "SELECT version_num FROM outboxd_schema") == [(before,)]
+
+
+@needs_mounts
+def test_what_stood_in_the_outbox_is_kept_if_the_disk_fills_up_once_it_is_replaced(
+    db: Path, saved: Path
+) -> None:
+    """Room for the new content in the log, and not a second time in the file."""
+    with closing(sqlite3.connect(db)) as connection, connection:
+        long = "x" * 900
+        connection.executemany(
+            "INSERT INTO outbox (event, payload) VALUES ('customer_created', json_object('id', ?, 'x', ?))",
+            [(number, long) for number in range(600)],
+        )
+    back_up(db, saved)
+    script = f"""
+        set -eu
+        export PATH={Path(sys.executable).parent}:$PATH
+        mkdir {db.parent}/near
+        mount -t tmpfs -o size=2200k,mode=700 none {db.parent}/near
+        cd {db.parent}/near
+        echo 'database: outbox.db' > config.yaml
+        outboxd migrate --config config.yaml
+        echo '{{"event": "customer_created", "data": {{"id": 7}}}}' | outboxd enqueue --config config.yaml
+        outboxd restore --hold --config config.yaml {saved}
+        test -s outbox.db-wal
+        outboxd status --config config.yaml
+        echo "database: $(ls outbox.db.before*)" > aside.yaml
+        outboxd status --config aside.yaml
+    """
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^pending +(\d+)", done.stdout, re.M) == ["0", "1"]
+    assert re.findall(r"^dead +(\d+)", done.stdout, re.M) == ["600", "0"]
 
 
 @needs_mounts

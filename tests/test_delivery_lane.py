@@ -171,6 +171,21 @@ def test_a_base_url_that_leads_nowhere_stops_the_lane_and_is_named(make_shop: Ma
     assert shop.status()["delivered"] == 12
 
 
+def test_one_customer_who_cannot_be_told_keeps_the_others_for_one_probe_at_most(make_shop: MakeShop) -> None:
+    """In a quiet shop five failures in a row are one customer's; nobody else is to wait until they end."""
+    shop = make_shop(retry={"first_seconds": 1, "cap_seconds": 1})
+    shop.sandbox.faults.add(Fault(behaviour="reset", identifier="ann0@example.com"))
+    customers(shop, 1)
+    for _ in range(9):
+        shop.later(seconds=30)
+        shop.drain()
+    assert shop.status()["lane"]["state"] == "blocked"
+    others = [shop.enqueue("created", id=number, email=f"bob{number}@example.com") for number in (7, 8)]
+    shop.later(minutes=2)
+    shop.drain()
+    assert {shop.event(each)["status"] for each in others} == {"delivered"}
+
+
 def test_failures_of_single_events_between_successes_do_not_stop_the_lane(make_shop: MakeShop) -> None:
     retry = {"first_seconds": 300}  # none comes again within the first drain, however long that takes
     shop = make_shop(brevo={"workers": 1}, retry=retry)

@@ -224,6 +224,20 @@ def test_a_reader_only_puts_the_cut_of_the_log_off(db: Path) -> None:
         assert pruning.cut_log(limit=0)
 
 
+def test_a_file_that_gives_no_pages_back_is_not_asked_for_them_again_and_again(db: Path) -> None:
+    """Such as one that somebody made anew from a dump, and so without auto_vacuum."""
+    fill(db, 5000)
+    with closing(sqlite3.connect(db)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA journal_mode = WAL")
+    with closing(Pruning(db)) as pruning:
+        while pruning.events(MONTH, clock.wall() + timedelta(days=31)):
+            pass
+        assert pruning.shrink(spare=0) == 0
+
+
 def test_a_step_takes_few_rows_and_stops_when_its_time_is_up(db: Path) -> None:
     fill(db, 1000)
     with closing(Pruning(db)) as pruning:
