@@ -26,7 +26,7 @@ FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 

@@ -132,8 +132,10 @@ class Contact:
 
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
     there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
-    `is_shared` says that another living customer has the same contact in Brevo. `is_legible` False: it cannot
-    be read what is known, and nothing may be built on what is left.
+    `is_shared` says that another living customer has the same contact in Brevo, `is_overtaken` that Brevo was
+    since told of another one there, so that it may have none of this any more; `others_out_at` is the newest
+    opt-out of the others. `is_legible` False: it cannot be read what is known, and nothing may be built on
+    what is left.
     """
 
     customer_key: str
@@ -150,6 +152,8 @@ class Contact:
     born_at: Stamp | None = None
     is_redacted: bool = False  # nothing of the customer may be kept, nor of what comes late
     is_shared: bool = False
+    is_overtaken: bool = False
+    others_out_at: Stamp | None = None
     is_legible: bool = True
 
     @property

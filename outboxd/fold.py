@@ -68,8 +68,7 @@ def fold(
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
     doubtful = [s for s in statements if s.stamp.event_id in tried]
-    told, opts_out, opts_in = _with_consent(told, statements, policy)
-    opts_out = opts_out or (told.accepts_marketing is False and any(s.accepts_marketing for s in doubtful))
+    told, was_out = _with_consent(told, statements, policy)
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
@@ -84,8 +83,13 @@ def fold(
     differing = {
         name: value
         for name, value in complete.items()
-        if name in perhaps or name not in contact.fields or contact.fields[name].digest != fields[name].digest
+        if contact.is_overtaken
+        or name in perhaps
+        or name not in contact.fields
+        or contact.fields[name].digest != fields[name].digest
     }
+    flag = _flag(contact, told, was_out=was_out, may_be_in=any(s.accepts_marketing for s in doubtful))
+    is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     change = Upsert(
         email=address,
@@ -94,7 +98,7 @@ def fold(
         complete=complete,
         list_ids=policy.list_ids,
         is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
-        email_blacklisted=True if opts_out else False if opts_in else None,
+        email_blacklisted=flag,
         is_opted_out=told.accepts_marketing is False,
         is_shared=contact.is_shared,
         delivered=frozenset(contact.fields),
@@ -110,7 +114,9 @@ def fold(
     )
     if _is_idle(change):
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
-    return Folded(change, told, void)
+    delivered = {name for name, register in fields.items() if register.digest != EMPTIED}
+    is_overtaken = contact.is_overtaken and not (is_consent_said and delivered <= differing.keys())
+    return Folded(change, replace(told, is_overtaken=is_overtaken), void)
 
 
 def digest(value: Any) -> str:
@@ -161,15 +167,11 @@ def _address(told: Contact, said: Sequence[Statement]) -> tuple[str | None, Stam
     return email, at
 
 
-def _with_consent(
-    told: Contact, statements: Sequence[Statement], policy: Policy
-) -> tuple[Contact, bool, bool]:
-    """The consent, and whether this fold opts the customer out, or in again.
+def _with_consent(told: Contact, statements: Sequence[Statement], policy: Policy) -> tuple[Contact, bool]:
+    """The consent, and whether the customer was opted out before it or within this fold.
 
-    Opting in is said to Brevo only when the shop itself turned an opt-out it had stated into an opt-in,
-    later, and that is news. Anything weaker could re-subscribe somebody who unsubscribed in Brevo.
-    A soft deletion blocklists, so it counts as an opt-out; a missing contact is told an opt-out anew.
-    Of somebody deleted an opt-out still counts, should they come back, and an opt-in does not.
+    A soft deletion blocklists, so it counts as an opt-out. Of somebody deleted an opt-out still counts,
+    should they come back, and an opt-in does not.
     """
     accepts, at = told.accepts_marketing, told.consent_at
     was_out = accepts is False
@@ -182,11 +184,28 @@ def _with_consent(
             continue
         was_out = was_out or choice is False
         accepts, at = choice, statement.stamp
-    opts_out = accepts is False and (told.accepts_marketing is not False or told.synced_email is None)
-    opts_in = accepts is True and was_out
     if at != told.consent_at:
         told = replace(told, accepts_marketing=accepts, consent_at=at)
-    return told, opts_out, opts_in
+    return told, was_out
+
+
+def _flag(contact: Contact, told: Contact, *, was_out: bool, may_be_in: bool) -> bool | None:
+    """What Brevo is told of the consent: True blocks, False lifts that, None leaves it alone.
+
+    Opting in is said only when the shop itself turned an opt-out it had stated into an opt-in, later, and
+    nobody with the same contact opted out since. Anything weaker could re-subscribe somebody who
+    unsubscribed. An opt-out is said anew to a missing contact, to one that `may_be_in` since, by an attempt
+    whose end is unknown, and where it is news and another customer may have lifted the former one.
+    """
+    accepts, at, others_out_at = told.accepts_marketing, told.consent_at, contact.others_out_at
+    if accepts is False:
+        is_news = contact.accepts_marketing is not False or (
+            contact.is_overtaken and at != contact.consent_at
+        )
+        return True if is_news or may_be_in or contact.synced_email is None else None
+    if accepts and at and others_out_at and at.at <= others_out_at.at:
+        return True if may_be_in else None
+    return False if accepts and was_out else None
 
 
 def _fields(
@@ -253,7 +272,8 @@ def _removal(
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
     if contact.is_shared:
-        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays"), gone
+        stays = Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
+        return stays, replace(gone, is_overtaken=True)
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
 

@@ -20,7 +20,7 @@ from outboxd import database, sources
 from outboxd.admit import admission
 from outboxd.backfill import EVENT, Entry
 from outboxd.clock import from_text
-from outboxd.draft import ADDRESSES, CONTACTS
+from outboxd.draft import ADDRESSES, CONTACTS, SHARERS
 from outboxd.errand import Plan, reason
 from outboxd.errors import EventError
 from outboxd.event import Attribute, Contact, Event, Nothing, Remove, Unaddressed, Upsert
@@ -34,11 +34,6 @@ LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbo
 
 WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
-"""
-
-WITH_THE_SAME_CONTACT = """
-SELECT other.customer_key FROM contacts JOIN contacts AS other USING (synced_email)
-WHERE contacts.customer_key IN (SELECT value FROM json_each(:keys))
 """
 
 
@@ -126,9 +121,9 @@ class Preview:
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
-        known += [row[0] for row in self._shop.execute(WITH_THE_SAME_CONTACT, {"keys": json.dumps(known)})]
         for table, sql, values in (
             ("contacts", CONTACTS, {"keys": json.dumps(known)}),
+            ("contacts", SHARERS, {"keys": json.dumps(known)}),
             ("addresses", ADDRESSES, {"wanted": wanted}),
         ):
             for row in self._shop.execute(sql, values).fetchall():
@@ -163,8 +158,8 @@ class Preview:
             case Remove():
                 self.counts["changed"] += 1
         execute(draft, contacts.save([folded.contact], self._now))
-        if isinstance(folded.change, Upsert):
-            execute(draft, contacts.aligned(draft, [folded.contact], self._now))
+        if isinstance(folded.change, Upsert | Remove):
+            execute(draft, contacts.overtake([(key, folded.change.email)]))
         execute(draft, customers.remember([folded.contact]))
         return None
 

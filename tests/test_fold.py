@@ -298,3 +298,60 @@ def test_a_contact_that_another_customer_has_too_stays(policy: Policy) -> None:
     made = fold(contact, [deleted(2)], policy)
     assert isinstance(made.change, Nothing)
     assert not made.contact.is_alive
+
+
+def overtaken(contact: Contact, **more: Any) -> Contact:
+    """The contact after another customer, who has the same, was told of."""
+    return replace(contact, is_shared=True, is_overtaken=True, **more)
+
+
+def test_whatever_is_said_after_another_customer_was_told_of_is_told_again() -> None:
+    contact = overtaken(known(created(1, NAME="Ana", VIP=True)))
+    in_part = fold(contact, [updated(2, NAME="Ana")], SOFT)
+    assert upsert(contact, updated(2, NAME="Ana")).attributes == {"NAME": "Ana"}
+    assert upsert(in_part.contact, updated(3, NAME="Ana")).attributes == {"NAME": "Ana"}
+    whole = fold(in_part.contact, [updated(3, NAME="Ana", VIP=True)], SOFT)
+    assert isinstance(change(whole.contact, updated(4, NAME="Ana", VIP=True)), Nothing)
+
+
+def test_a_blank_empties_only_what_was_delivered_for_the_customer() -> None:
+    contact = overtaken(known(created(1, NAME="")))
+    assert isinstance(change(contact, updated(2, NAME="")), Nothing)
+    assert upsert(overtaken(known(created(1, NAME="Ana"))), updated(2, NAME="")).attributes == {"NAME": ""}
+
+
+def test_an_opt_out_is_said_again_after_another_customer_was_told_of() -> None:
+    """The other one may have opted in. Until it is said, that stays in doubt."""
+    contact = overtaken(known(created(1, accepts=False)))
+    named = fold(contact, [updated(2, NAME="Ana")], SOFT)
+    assert isinstance(named.change, Upsert)
+    assert named.change.email_blacklisted is None
+    out = fold(named.contact, [updated(3, accepts=False, NAME="Ana")], SOFT)
+    assert isinstance(out.change, Upsert)
+    assert out.change.email_blacklisted is True
+    assert isinstance(change(out.contact, updated(4, accepts=False)), Nothing)
+
+
+def test_an_opt_out_that_was_said_before_is_no_news_of_another_customers_opt_in() -> None:
+    contact = overtaken(known(created(1), updated(3, accepts=False)))
+    assert isinstance(change(contact, updated(2, accepts=False)), Nothing)
+
+
+def test_an_opt_in_lifts_no_newer_opt_out_of_another_customer() -> None:
+    contact = overtaken(known(created(1, accepts=False)), others_out_at=updated(3).stamp)
+    assert isinstance(change(contact, updated(2, accepts=True)), Nothing)
+    assert upsert(contact, updated(4, accepts=True)).email_blacklisted is False
+
+
+def test_what_an_opt_in_perhaps_lifted_is_said_again_if_another_customer_said_it_last() -> None:
+    contact = overtaken(known(created(1, accepts=False)), others_out_at=updated(3).stamp)
+    late = updated(2, accepts=True)
+    made = fold(contact, [late], SOFT, tried={late.stamp.event_id}).change
+    assert isinstance(made, Upsert)
+    assert made.email_blacklisted is True
+
+
+def test_an_opt_out_by_deletion_that_a_shared_contact_was_spared_is_said_when_they_are_back() -> None:
+    contact = replace(known(created(1)), is_shared=True)
+    gone = fold(contact, [deleted(2)], SOFT).contact
+    assert upsert(gone, created(3, accepts=False)).email_blacklisted is True

@@ -269,7 +269,6 @@ class Outbox:
             if len(kept) < len(results):
                 writes = recording.writes(kept, now)
             execute(connection, writes)
-            execute(connection, contacts.aligned(connection, recording.told(kept), now))
             tried = recording.attempts(kept)
             endings.warn(connection, tried, now)
             self.notices.write(connection, tried, whose, now)

@@ -33,9 +33,9 @@ JOIN contacts USING (customer_key)
 # A customer whose events named no address yet takes over what is known of the address that is theirs.
 ABSORB = """
 UPDATE contacts SET (email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-                     deleted_at, born_at, is_redacted, synced_at) =
+                     deleted_at, born_at, is_redacted, is_overtaken, synced_at) =
     (SELECT email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-            deleted_at, born_at, is_redacted, synced_at
+            deleted_at, born_at, is_redacted, is_overtaken, synced_at
      FROM contacts AS other WHERE other.customer_key = :old)
 WHERE customer_key = :key AND email IS NULL AND synced_email IS NULL AND deleted_at IS NULL
 """
