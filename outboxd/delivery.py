@@ -3,13 +3,14 @@
 Runs in threads of the relay's pool, and always ends in Results, whatever happens.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from threading import Lock
 from typing import Protocol
 
-from outboxd.errand import Errand, Plan, Told
+from outboxd.errand import Errand, Plan, Told, own_addresses
 from outboxd.event import Attribute, Claim, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
 from outboxd.trouble import origin
@@ -101,6 +102,13 @@ class Delivery:
         """What came of the errand's change."""
         self._step(errand, lambda: errand.tell(told))
 
+    def expect(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """These claims, just made, are the next. Whichever has not begun when a delivery to the same contact
+        is recorded will step aside, for it knows no more what the contact is like.
+        """
+        self._addresses.expect((each.contact.customer_key, own_addresses(each.contact)) for each in claims)
+        return claims
+
     def under_way(self) -> frozenset[str]:
         """The customers whose deliveries have begun and are not recorded, by their keys."""
         return self._addresses.holders()
@@ -128,20 +136,44 @@ class Delivery:
 class Addresses:
     """Which addresses are in play. Brevo knows contacts by address, so no two customers' deliveries may meet
     at one: a swap, or a new account at the address of one that is just deleted, would mix them up.
+
+    Customers are expected at their own addresses from the moment their contacts are looked up, and go there
+    in that order; whoever goes after another one has left knows no more what the contact is like.
     """
 
     def __init__(self) -> None:
         self._taken: dict[str, str] = {}
         self._barred: set[str] = set()
+        self._expected: dict[str, dict[str, None]] = {}
+        self._turns: dict[str, tuple[int, Collection[str]]] = {}
+        self._outdated: set[str] = set()
+        self._numbers = count(1)
         self._lock = Lock()
 
-    def take(self, customer_key: str, addresses: Collection[str]) -> bool:
-        """Take all of them for a customer, or none and False."""
+    def expect(self, customers: Iterable[tuple[str, Collection[str]]]) -> None:
+        """These customers, with these addresses of their own, are the next."""
         with self._lock:
-            if any(self._taken.get(address, customer_key) != customer_key for address in addresses):
+            for customer_key, addresses in customers:
+                self._no_more(customer_key)
+                self._turns[customer_key] = next(self._numbers), addresses
+                for address in addresses:
+                    self._expected.setdefault(address, {})[customer_key] = None
+
+    def take(self, customer_key: str, addresses: Collection[str]) -> bool:
+        """Take all of them for a customer, or none and False: they are another's, or now or before."""
+        with self._lock:
+            turn, _ = self._turns.get(customer_key, (0, ()))
+            is_outdated = customer_key in self._outdated
+            self._no_more(customer_key)
+            if is_outdated or any(self._is_anothers(address, customer_key, turn) for address in addresses):
                 return False
             self._taken.update(dict.fromkeys(addresses, customer_key))
             return True
+
+    def _is_anothers(self, address: str, customer_key: str, turn: int) -> bool:
+        first = next(iter(self._expected.get(address, ())), None)
+        is_late = first is not None and self._turns[first][0] < turn
+        return is_late or self._taken.get(address, customer_key) != customer_key
 
     def bar(self, customer_key: str, address: str) -> None:
         """Take one that will not be free soon."""
@@ -162,10 +194,21 @@ class Addresses:
     def leave(self, customer_key: str, addresses: Collection[str]) -> None:
         """Let go of those of them that are the customer's."""
         with self._lock:
+            self._no_more(customer_key)
             for address in addresses:
                 if self._taken.get(address) == customer_key:
                     del self._taken[address]
                     self._barred.discard(address)
+                    self._outdated.update(self._expected.get(address, ()))
+
+    def _no_more(self, customer_key: str) -> None:
+        self._outdated.discard(customer_key)
+        _, addresses = self._turns.pop(customer_key, (0, ()))
+        for address in addresses:
+            expected = self._expected[address]
+            del expected[customer_key]
+            if not expected:
+                del self._expected[address]
 
 
 def _all(claim: Claim, outcome: Outcome) -> Result:

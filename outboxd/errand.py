@@ -105,8 +105,8 @@ class Errand:
             else:
                 self._said.append((event, spoken))
         self._said.sort(key=lambda pair: pair[1].stamp)
-        named = {spoken.email for _, spoken in self._said} | {claim.contact.email, claim.contact.synced_email}
-        self.addresses = frozenset(address_key(address) for address in named if address is not None)
+        named = {spoken.email for _, spoken in self._said if spoken.email is not None}
+        self.addresses = own_addresses(claim.contact) | set(map(address_key, named))
         self._steps = self._settle_all()
 
     @property
@@ -199,6 +199,11 @@ class Errand:
     def _is_stopped(self, said: Sequence[Said]) -> bool:
         """Whether some of these events must wait, so that what follows them must, too."""
         return any(self._outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
+
+
+def own_addresses(contact: Contact) -> frozenset[str]:
+    """The keys of the addresses that the contact has, and should have."""
+    return frozenset(address_key(each) for each in {contact.email, contact.synced_email} if each is not None)
 
 
 def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | None) -> Statement | Outcome:

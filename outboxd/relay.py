@@ -310,11 +310,10 @@ class Relay:
                 return True
         return False
 
-    def _claim(self, now: datetime, pace: Pace, limit: int) -> list[Claim]:
-        lease = self._courier.longest * LEASE
-        return self._outbox.claim(
-            now, limit=limit, lease=lease, is_backfill=pace.is_backfill, before=pace.before
-        )
+    def _claim(self, now: datetime, pace: Pace, limit: int) -> Sequence[Claim]:
+        lease, before = self._courier.longest * LEASE, pace.before
+        found = self._outbox.claim(now, limit=limit, lease=lease, is_backfill=pace.is_backfill, before=before)
+        return self._delivery.expect(found)
 
     def _carried_alone(self, result: Result) -> None:
         self._alone -= 1
