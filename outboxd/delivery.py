@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Protocol
 
 from outboxd.errand import Errand, Plan, Told, own_addresses
-from outboxd.event import Attribute, Claim, Outcome, Remove, Result, Upsert, Verdict
+from outboxd.event import Attribute, Claim, Others, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
 from outboxd.trouble import origin
 
@@ -47,10 +47,18 @@ LONG_ASIDE = timedelta(seconds=10)
 
 
 class Delivery:
-    """Runs errands through one courier. Safe for many threads."""
+    """Runs errands through one courier. Safe for many threads, as `others` must be: see `Errand`."""
 
-    def __init__(self, courier: Courier, plan: Plan, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        courier: Courier,
+        plan: Plan,
+        others: Callable[[str, str], Others],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._courier = courier
+        self._others = others
         self._plan = plan
         self._clock = clock
         self._addresses = Addresses()
@@ -71,7 +79,8 @@ class Delivery:
             catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
             if isinstance(catalogue, Outcome):
                 return _all(claim, catalogue)
-            errand = Errand(claim, self._plan, catalogue, clock=self._time, longest=self._courier.longest)
+            longest = self._courier.longest
+            errand = Errand(claim, self._plan, catalogue, self._others, clock=self._time, longest=longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
         if not self._addresses.take(claim.contact.customer_key, errand.addresses):

@@ -132,10 +132,9 @@ class Contact:
 
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
     there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
-    `is_shared` says that another living customer has the same contact in Brevo, `is_overtaken` that Brevo was
-    since told of another one there, so that it may have none of this any more; `others_out_at` is the newest
-    opt-out of the others. `is_legible` False: it cannot be read what is known, and nothing may be built on
-    what is left.
+    `is_overtaken` says that Brevo was told since of another customer who has the same contact, so that it may
+    have none of this any more. `is_legible` False: it cannot be read what is known, and nothing may be built
+    on what is left.
     """
 
     customer_key: str
@@ -151,14 +150,21 @@ class Contact:
     deleted_at: Stamp | None = None
     born_at: Stamp | None = None
     is_redacted: bool = False  # nothing of the customer may be kept, nor of what comes late
-    is_shared: bool = False
     is_overtaken: bool = False
-    others_out_at: Stamp | None = None
     is_legible: bool = True
 
     @property
     def is_alive(self) -> bool:
         return self.deleted_at is None or self.born_at is not None
+
+
+class Others(NamedTuple):
+    """The other customers who have the same contact in Brevo: whether one of them lives, and when one of them
+    opted out last.
+    """
+
+    are_alive: bool = False
+    out_at: Stamp | None = None
 
 
 def illegible(customer_key: str) -> str:

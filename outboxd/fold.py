@@ -8,8 +8,9 @@ update that is drained while its customer is known only as deleted are lost to a
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from outboxd.event import (
@@ -18,6 +19,7 @@ from outboxd.event import (
     Contact,
     Kind,
     Nothing,
+    Others,
     Register,
     Remove,
     Stamp,
@@ -58,11 +60,17 @@ class Folded:
 
 
 def fold(
-    contact: Contact, statements: Sequence[Statement], policy: Policy, *, tried: Collection[int] = ()
+    contact: Contact,
+    statements: Sequence[Statement],
+    policy: Policy,
+    *,
+    tried: Collection[int] = (),
+    others: Callable[[str], Others] = lambda _: Others(),
 ) -> Folded:
     """Fold `statements` (any order, doubles included, at least one) into `contact`.
 
-    `tried` are the events among them that an earlier attempt, its end unknown, may have delivered.
+    `tried` are the events among them that an earlier attempt, its end unknown, may have delivered; `others`
+    tells who else has the contact at an address, and is asked where that matters.
     """
     statements = sorted(statements, key=lambda statement: statement.stamp)
     told = _with_life(contact, statements)
@@ -73,7 +81,7 @@ def fold(
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
             policy = replace(policy, deletes_softly=False)
-        return Folded(*_removal(contact, told, statements, policy), void)
+        return Folded(*_removal(contact, told, statements, policy, others), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
     address, address_at = _address(told, said)
     if address is None:
@@ -88,7 +96,8 @@ def fold(
         or name not in contact.fields
         or contact.fields[name].digest != fields[name].digest
     }
-    flag = _flag(contact, told, was_out=was_out, may_be_in=any(s.accepts_marketing for s in doubtful))
+    may_be_in = any(s.accepts_marketing for s in doubtful)
+    flag = _flag(contact, told, partial(others, address), was_out=was_out, may_be_in=may_be_in)
     is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     change = Upsert(
@@ -100,7 +109,7 @@ def fold(
         is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
         email_blacklisted=flag,
         is_opted_out=told.accepts_marketing is False,
-        is_shared=contact.is_shared,
+        is_shared=contact.synced_email not in (None, address) and others(contact.synced_email).are_alive,
         delivered=frozenset(contact.fields),
     )
     told = replace(
@@ -178,7 +187,7 @@ def _with_consent(told: Contact, statements: Sequence[Statement], policy: Policy
     for statement in statements:
         is_soft_delete = statement.kind is Kind.DELETED and policy.deletes_softly
         choice = False if is_soft_delete else statement.accepts_marketing
-        if choice is None or (at is not None and statement.stamp <= at):
+        if choice is None or not _is_newer(statement, at):
             continue
         if choice and not told.is_alive and told.deleted_at and statement.stamp > told.deleted_at:
             continue
@@ -189,7 +198,9 @@ def _with_consent(told: Contact, statements: Sequence[Statement], policy: Policy
     return told, was_out
 
 
-def _flag(contact: Contact, told: Contact, *, was_out: bool, may_be_in: bool) -> bool | None:
+def _flag(
+    contact: Contact, told: Contact, others: Callable[[], Others], *, was_out: bool, may_be_in: bool
+) -> bool | None:
     """What Brevo is told of the consent: True blocks, False lifts that, None leaves it alone.
 
     Opting in is said only when the shop itself turned an opt-out it had stated into an opt-in, later, and
@@ -197,15 +208,17 @@ def _flag(contact: Contact, told: Contact, *, was_out: bool, may_be_in: bool) ->
     unsubscribed. An opt-out is said anew to a missing contact, to one that `may_be_in` since, by an attempt
     whose end is unknown, and where it is news and another customer may have lifted the former one.
     """
-    accepts, at, others_out_at = told.accepts_marketing, told.consent_at, contact.others_out_at
-    if accepts is False:
-        is_news = contact.accepts_marketing is not False or (
-            contact.is_overtaken and at != contact.consent_at
-        )
-        return True if is_news or may_be_in or contact.synced_email is None else None
-    if accepts and at and others_out_at and at.at <= others_out_at.at:
+    at = told.consent_at
+    if told.accepts_marketing is False:
+        is_known = contact.accepts_marketing is False and contact.synced_email is not None
+        is_doubtful = may_be_in or (contact.is_overtaken and at != contact.consent_at)
+        return None if is_known and not is_doubtful else True
+    if not (told.accepts_marketing and was_out):
+        return None
+    out_at = others().out_at
+    if at is not None and out_at is not None and at.at <= out_at.at:
         return True if may_be_in else None
-    return False if accepts and was_out else None
+    return False
 
 
 def _fields(
@@ -256,7 +269,11 @@ def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
 
 
 def _removal(
-    contact: Contact, told: Contact, statements: Sequence[Statement], policy: Policy
+    contact: Contact,
+    told: Contact,
+    statements: Sequence[Statement],
+    policy: Policy,
+    others: Callable[[str], Others],
 ) -> tuple[Change, Contact]:
     is_out = contact.synced_email is None or policy.deletes_softly
     if not contact.is_alive and is_out:
@@ -271,11 +288,33 @@ def _removal(
     address = contact.synced_email or (named[-1] if named else contact.email)
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
-    if contact.is_shared:
-        stays = Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
-        return stays, replace(gone, is_overtaken=True)
+    if others(address).are_alive:
+        gone = replace(gone, is_overtaken=True)
+        return _stay(address, contact, statements), gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
+
+
+def _stay(address: str, contact: Contact, statements: Sequence[Statement]) -> Change:
+    """What is told of a customer who is gone where another one has the contact: their opt-out."""
+    said = [s for s in statements if s.accepts_marketing is not None and _is_newer(s, contact.consent_at)]
+    is_known = contact.accepts_marketing is False and not contact.is_overtaken
+    if not said or said[-1].accepts_marketing or is_known:
+        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
+    return Upsert(
+        email=address,
+        known_as=address,
+        attributes={},
+        complete={},
+        is_first=False,
+        email_blacklisted=True,
+        is_opted_out=True,
+        is_shared=True,
+    )
+
+
+def _is_newer(statement: Statement, at: Stamp | None) -> bool:
+    return at is None or statement.stamp > at
 
 
 def _is_idle(change: Upsert) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -23,7 +24,7 @@ from outboxd.clock import from_text
 from outboxd.draft import ADDRESSES, CONTACTS, SHARERS
 from outboxd.errand import Plan, reason
 from outboxd.errors import EventError
-from outboxd.event import Attribute, Contact, Event, Nothing, Remove, Unaddressed, Upsert
+from outboxd.event import Attribute, Contact, Event, Nothing, Others, Remove, Unaddressed, Upsert
 from outboxd.exports import Refusal
 from outboxd.fold import fold
 from outboxd.mapping import needs_document, statement
@@ -147,7 +148,7 @@ class Preview:
             return reason(error)
         self.details["left_out"].update(said.left_out)
         contact = contacts.load(draft, [key])[key]
-        folded = fold(contact, [said], self._policy)
+        folded = fold(contact, [said], self._policy, others=partial(_others, draft, key))
         match folded.change:
             case Unaddressed():
                 return f"no address is known for customer {key}"
@@ -178,3 +179,7 @@ class Preview:
     def _leave_alone(self, why: str) -> None:
         self.counts["left_alone"] += 1
         self.details["reasons"][why] += 1
+
+
+def _others(draft: Any, key: str, email: str) -> Others:
+    return contacts.others(draft.exec_driver_sql(contacts.OTHERS, {"key": key, "email": email}).all())

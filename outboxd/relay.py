@@ -88,7 +88,7 @@ class Relay:
         self.triggers = mode.triggers
         self._mode = mode
         self._pruner = pruner
-        self._delivery = Delivery(courier, plan, clock=clock)
+        self._delivery = Delivery(courier, plan, outbox.others, clock=clock)
         self._convoy = Convoy(self._delivery, bulk, plan, self._crew)
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge

@@ -22,7 +22,7 @@ class ByHand:
         self._shop = shop
         self._outbox = outbox
         self._plan = app.plan(shop.settings)
-        self._delivery = Delivery(app.brevo(shop.settings, KEY), self._plan, clock=shop.clock)
+        self._delivery = Delivery(app.brevo(shop.settings, KEY), self._plan, outbox.others, clock=shop.clock)
 
     @classmethod
     @contextmanager

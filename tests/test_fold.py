@@ -1,5 +1,6 @@
 """Fold, by example: what pending events and the contact as last delivered come to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from outboxd.event import (
     Contact,
     Kind,
     Nothing,
+    Others,
     Remove,
     Stamp,
     Statement,
@@ -292,17 +294,40 @@ def test_a_known_address_serves_events_that_name_none() -> None:
 # Shared contacts
 
 
+def another(_: str) -> Others:
+    """Another living customer has the contact."""
+    return Others(are_alive=True)
+
+
+def another_out(minute: float) -> Callable[[str], Others]:
+    """Another one has it, and opted out then."""
+    return lambda _: Others(are_alive=True, out_at=updated(minute).stamp)
+
+
+def overtaken(contact: Contact) -> Contact:
+    """The contact after another customer, who has the same, was told of."""
+    return replace(contact, is_overtaken=True)
+
+
 @pytest.mark.parametrize("policy", [SOFT, HARD])
-def test_a_contact_that_another_customer_has_too_stays(policy: Policy) -> None:
-    contact = replace(known(created(1), policy=policy), is_shared=True)
-    made = fold(contact, [deleted(2)], policy)
+@pytest.mark.parametrize("contact", [known(created(1)), NOBODY], ids=["known", "new"])
+def test_a_contact_that_another_customer_has_too_stays(policy: Policy, contact: Contact) -> None:
+    made = fold(contact, [deleted(2, ANA)], policy, others=another)
     assert isinstance(made.change, Nothing)
     assert not made.contact.is_alive
 
 
-def overtaken(contact: Contact, **more: Any) -> Contact:
-    """The contact after another customer, who has the same, was told of."""
-    return replace(contact, is_shared=True, is_overtaken=True, **more)
+@pytest.mark.parametrize("policy", [SOFT, HARD])
+@pytest.mark.parametrize("contact", [known(created(1)), NOBODY], ids=["known", "new"])
+def test_an_opt_out_before_a_deletion_is_told_where_the_contact_stays(
+    policy: Policy, contact: Contact
+) -> None:
+    words = [created(2, accepts=True), updated(3, accepts=False), deleted(4)]
+    made = fold(contact, words, policy, others=another).change
+    assert isinstance(made, Upsert)
+    assert (made.email, made.attributes, made.email_blacklisted) == (ANA, {}, True)
+    back = [created(2, accepts=False), updated(3, accepts=True), deleted(4)]
+    assert isinstance(fold(contact, back, policy, others=another).change, Nothing)
 
 
 def test_whatever_is_said_after_another_customer_was_told_of_is_told_again() -> None:
@@ -337,21 +362,23 @@ def test_an_opt_out_that_was_said_before_is_no_news_of_another_customers_opt_in(
     assert isinstance(change(contact, updated(2, accepts=False)), Nothing)
 
 
-def test_an_opt_in_lifts_no_newer_opt_out_of_another_customer() -> None:
-    contact = overtaken(known(created(1, accepts=False)), others_out_at=updated(3).stamp)
-    assert isinstance(change(contact, updated(2, accepts=True)), Nothing)
-    assert upsert(contact, updated(4, accepts=True)).email_blacklisted is False
+@pytest.mark.parametrize("contact", [known(created(1, accepts=False)), NOBODY], ids=["known", "new"])
+def test_an_opt_in_lifts_no_newer_opt_out_of_another_customer(contact: Contact) -> None:
+    words = [created(1, accepts=False), updated(2, accepts=True, NAME="Ana")]
+    for minute, flag in ((3, None), (1.5, False)):
+        made = fold(contact, words, SOFT, others=another_out(minute)).change
+        assert isinstance(made, Upsert)
+        assert made.email_blacklisted is flag
 
 
 def test_what_an_opt_in_perhaps_lifted_is_said_again_if_another_customer_said_it_last() -> None:
-    contact = overtaken(known(created(1, accepts=False)), others_out_at=updated(3).stamp)
-    late = updated(2, accepts=True)
-    made = fold(contact, [late], SOFT, tried={late.stamp.event_id}).change
+    contact, late = known(created(1, accepts=False)), updated(2, accepts=True)
+    tried = {late.stamp.event_id}
+    made = fold(contact, [late], SOFT, tried=tried, others=another_out(3)).change
     assert isinstance(made, Upsert)
     assert made.email_blacklisted is True
 
 
 def test_an_opt_out_by_deletion_that_a_shared_contact_was_spared_is_said_when_they_are_back() -> None:
-    contact = replace(known(created(1)), is_shared=True)
-    gone = fold(contact, [deleted(2)], SOFT).contact
+    gone = fold(known(created(1)), [deleted(2)], SOFT, others=another).contact
     assert upsert(gone, created(3, accepts=False)).email_blacklisted is True

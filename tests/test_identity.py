@@ -122,7 +122,7 @@ def test_an_id_takes_over_the_guest_who_had_its_address(outbox: Outbox, is_deliv
     (held,) = claim(outbox)
     assert len(held.events) == (3 if is_delivered else 4)
     assert held.contact.synced_email == (JANE if is_delivered else None)
-    assert not held.contact.is_shared
+    assert not outbox.others("custom:5", JANE).are_alive
 
 
 def test_one_batch_can_reveal_that_a_guest_has_an_id(outbox: Outbox) -> None:

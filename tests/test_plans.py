@@ -41,11 +41,12 @@ PLANS = {
     "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
+    "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
     "OWN": (customers.OWN, set()),
     "REMEMBER": (customers.REMEMBER, set()),
-    "CONTACTS": (contacts.CONTACTS, {"key", "contacts_synced_email", "contacts_opted_out"}),
+    "CONTACTS": (contacts.CONTACTS, {"key"}),
     "OLD": (pruning.OLD, {"outbox_delivered"}),
     "OLD_TRIED": (pruning.OLD_TRIED, {"outbox_delivered"}),
     "OLD_DROPPED": (pruning.OLD_DROPPED, {"outbox_dropped"}),
@@ -120,9 +121,6 @@ def fill(connection: sqlite3.Connection) -> None:
     connection.executemany(
         "INSERT INTO contacts (customer_key, source, customer_id, synced_email) VALUES (?, 'custom', ?, ?)",
         [(f"custom:{number}", str(number), f"c{number}@example.com") for number in range(2000)],
-    )
-    connection.execute(
-        "UPDATE contacts SET accepts_marketing = 0, consent_at = synced_email WHERE customer_id % 3"
     )
     connection.execute("INSERT INTO addresses SELECT synced_email, source, customer_key FROM contacts")
     connection.execute(

@@ -1,4 +1,4 @@
-"""Customers who have one contact in Brevo: who of them was told last, and who unsubscribed last.
+"""Customers who have one contact in Brevo: whose news it got since another one's.
 
 Of those whom an older version left with one contact nobody knows what of it is whose: all count as overtaken,
 so that each is told again what they say.
@@ -22,8 +22,6 @@ UPDATE contacts SET is_overtaken = 1 WHERE synced_email IN (
     "DROP INDEX contacts_synced_email",
     "CREATE INDEX contacts_synced_email ON contacts (synced_email, is_overtaken) "
     "WHERE synced_email IS NOT NULL",
-    "CREATE INDEX contacts_opted_out ON contacts (synced_email, consent_at) "
-    "WHERE synced_email IS NOT NULL AND accepts_marketing = 0",
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,7 +22,7 @@ from outboxd import database
 from outboxd.anchor import Anchor
 from outboxd.clock import from_text, to_text
 from outboxd.errors import AdriftError
-from outboxd.event import Claim, Event, Result
+from outboxd.event import Claim, Event, Others, Result
 from outboxd.locks import turn
 from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, recording, statements
@@ -78,6 +79,7 @@ class Outbox:
             raise database.unusable(path, error) from error
         self.anchor.hold_log()
         self._is_folded = False
+        self._looking = Lock()
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -148,7 +150,8 @@ class Outbox:
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
-            return self._watch.execute(sql, values).fetchall()
+            with self._looking:
+                return self._watch.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
 
@@ -181,6 +184,10 @@ class Outbox:
     def live_waiting(self, after: datetime | None) -> int:
         """How many admitted live events, written after then, are pending and were not tried yet."""
         return int(self._look(statements.LIVE_WAITING, after=to_text(after) if after else "")[0][0])
+
+    def others(self, customer_key: str, email: str) -> Others:
+        """Who but this customer has the contact at this address. Safe for many threads."""
+        return contacts.others(self._look(contacts.OTHERS, key=customer_key, email=email))
 
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""
@@ -316,12 +323,9 @@ class Outbox:
         self, values: Mapping[str, str], now: datetime, *, notice: tuple[str, Mapping[str, Any]] | None = None
     ) -> None:
         """Write what `status` is to know of this process: its heartbeat, its lane; and a `notice` of it."""
+        rows = [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()]
         with self._transaction() as connection:
-            many(
-                connection,
-                endings.SAVE_STATE,
-                [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
-            )
+            many(connection, endings.SAVE_STATE, rows)
             if notice is not None:
                 self.notices.tell(connection, *notice, now)
 

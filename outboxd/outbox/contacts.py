@@ -8,21 +8,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outboxd.clock import to_text
-from outboxd.event import Contact, Register, Stamp
+from outboxd.event import Contact, Others, Register, Stamp
 from outboxd.outbox.rows import Write, at_once, table
 
 CONTACTS = """
 SELECT customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing,
-       consent_at, deleted_at, born_at, is_redacted, is_overtaken, synced_email IS NOT NULL AND EXISTS (
-    SELECT 1 FROM contacts AS other
-    WHERE other.synced_email = contacts.synced_email AND other.customer_key <> contacts.customer_key
-      AND (other.deleted_at IS NULL OR other.born_at IS NOT NULL)
-), (
-    SELECT consent_at FROM contacts AS other
-    WHERE other.synced_email = contacts.synced_email AND other.customer_key <> contacts.customer_key
-      AND other.accepts_marketing = 0
-    ORDER BY consent_at DESC LIMIT 1
-)
+       consent_at, deleted_at, born_at, is_redacted, is_overtaken
 FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))
 """
 
@@ -32,6 +23,11 @@ CHANGED = (
 )  # fmt: skip
 
 CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
+
+OTHERS = """
+SELECT max(deleted_at IS NULL OR born_at IS NOT NULL), max(iif(accepts_marketing = 0, consent_at, NULL))
+FROM contacts WHERE synced_email = :email AND customer_key <> :key
+"""
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
 
@@ -74,7 +70,7 @@ def contact(row: Sequence[Any]) -> Contact:
 
 def _contact(row: Sequence[Any]) -> Contact:
     key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
-    consent_at, deleted_at, born_at, is_redacted, is_overtaken, is_shared, others_out_at = rest
+    consent_at, deleted_at, born_at, is_redacted, is_overtaken = rest
     if not isinstance(source, str) or any(
         isinstance(each, bytes) for each in (customer_id, email, synced_email)
     ):
@@ -94,13 +90,17 @@ def _contact(row: Sequence[Any]) -> Contact:
         born_at=_stamp(born_at),
         is_redacted=bool(is_redacted),
         is_overtaken=bool(is_overtaken),
-        is_shared=bool(is_shared),
-        others_out_at=_stamp(others_out_at),
     )
 
 
 def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
+
+
+def others(found: Sequence[Sequence[Any]]) -> Others:
+    """What OTHERS found."""
+    [(are_alive, out_at)] = found
+    return Others(are_alive=bool(are_alive), out_at=_stamp(out_at))
 
 
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:
