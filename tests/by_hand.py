@@ -37,6 +37,11 @@ class ByHand:
         claims = self._outbox.claim(self._shop.clock(), limit=limit, lease=LEASE)
         return list(self._delivery.expect(claims))
 
+    @property
+    def is_due(self) -> bool:
+        """Whether anything is pending, or in flight."""
+        return self._outbox.next_due() is not None
+
     def carry(self, claim: Claim) -> Result:
         return self._delivery.carry(claim)
 
