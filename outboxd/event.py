@@ -159,12 +159,13 @@ class Contact:
 
 
 class Others(NamedTuple):
-    """The other customers who have the same contact in Brevo: whether one of them lives, and when one of them
-    opted out last.
+    """The other customers who have the same contact in Brevo: whether one of them lives, when one of them
+    opted out last, and of each attribute what the living said last.
     """
 
     are_alive: bool = False
     out_at: Stamp | None = None
+    said: Mapping[str, Register] = {}
 
 
 def illegible(customer_key: str) -> str:

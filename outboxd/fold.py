@@ -37,6 +37,9 @@ UNKNOWN = ""
 """In place of a hash: Brevo may have the value, or none."""
 
 
+OVERRULED = "another customer with the same contact has said something newer"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the operator decided about every contact, and the attributes of the account as far as known."""
@@ -88,6 +91,10 @@ def fold(
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
     fields, labels, complete = _fields(told, said, policy, perhaps)
+    is_in_doubt = contact.is_overtaken or address != contact.synced_email
+    newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
+    overruled = newer & complete.keys()
+    complete = {name: value for name, value in complete.items() if name not in newer}
     differing = {
         name: value
         for name, value in complete.items()
@@ -122,9 +129,12 @@ def fold(
         is_redacted=False,
     )
     if _is_idle(change):
+        if overruled:
+            return Folded(Nothing(Verdict.SUPERSEDED, OVERRULED), told, void)
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
     delivered = {name for name, register in fields.items() if register.digest != EMPTIED}
-    is_overtaken = contact.is_overtaken and not (is_consent_said and delivered <= differing.keys())
+    is_told = is_consent_said and delivered <= change.attributes.keys()
+    is_overtaken = not is_told and (contact.is_overtaken or bool(overruled))
     return Folded(change, replace(told, is_overtaken=is_overtaken), void)
 
 
@@ -253,6 +263,15 @@ def _fields(
     delivered = {name for name, register in known if register.digest != EMPTIED}
     values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
     return fields, labels.registers, values
+
+
+def _newer(said: Mapping[str, Register], fields: Mapping[str, Register]) -> frozenset[str]:
+    """The attributes of which others said something newer. A blank of theirs may never have been told."""
+    return frozenset(
+        name
+        for name, register in said.items()
+        if register.digest != EMPTIED and name in fields and register.stamp.at > fields[name].stamp.at
+    )
 
 
 def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:

@@ -182,4 +182,5 @@ class Preview:
 
 
 def _others(draft: Any, key: str, email: str) -> Others:
-    return contacts.others(draft.exec_driver_sql(contacts.OTHERS, {"key": key, "email": email}).all())
+    values = {"key": key, "email": email}
+    return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())

@@ -382,3 +382,37 @@ def test_what_an_opt_in_perhaps_lifted_is_said_again_if_another_customer_said_it
 def test_an_opt_out_by_deletion_that_a_shared_contact_was_spared_is_said_when_they_are_back() -> None:
     gone = fold(known(created(1)), [deleted(2)], SOFT, others=another).contact
     assert upsert(gone, created(3, accepts=False)).email_blacklisted is True
+
+
+def another_said(minute: float, **values: Any) -> Callable[[str], Others]:
+    """Another one has the contact, and said this then."""
+    contact = known(created(minute, **values))
+    return lambda _: Others(are_alive=True, said=contact.fields)
+
+
+def test_late_news_leaves_alone_what_another_customer_said_since() -> None:
+    contact, others = overtaken(known(created(1, NAME="Ana", VIP=True))), another_said(3, NAME="Anna")
+    made = fold(contact, [updated(2, NAME="Al", VIP=False)], SOFT, others=others)
+    assert isinstance(made.change, Upsert)
+    assert made.change.attributes == made.change.complete == {"VIP": False}
+    assert made.contact.is_overtaken, "the name there is another one"
+    only = fold(contact, [updated(2, NAME="Al")], SOFT, others=others).change
+    assert isinstance(only, Nothing)
+    assert (only.verdict, "another customer" in only.detail) == (Verdict.SUPERSEDED, True)
+    newer = fold(contact, [updated(4, NAME="Al")], SOFT, others=others).change
+    assert isinstance(newer, Upsert)
+    assert newer.attributes == {"NAME": "Al"}
+
+
+def test_whoever_comes_late_to_a_contact_leaves_alone_what_was_said_there_since() -> None:
+    made = fold(NOBODY, [created(2, NAME="Al", VIP=False)], SOFT, others=another_said(3, NAME="Anna"))
+    assert isinstance(made.change, Upsert)
+    assert made.change.complete == {"VIP": False}
+    assert upsert(made.contact, updated(4, NAME="Al")).attributes == {"NAME": "Al"}, "which is not there yet"
+
+
+def test_a_blank_of_another_customer_is_no_word_against_a_value() -> None:
+    """It may never have been told, where there was nothing to empty."""
+    made = fold(NOBODY, [created(2, NAME="Al")], SOFT, others=another_said(3, NAME="")).change
+    assert isinstance(made, Upsert)
+    assert made.complete == {"NAME": "Al"}

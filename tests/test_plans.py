@@ -42,6 +42,7 @@ PLANS = {
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
+    "SAID": (contacts.SAID, {"contacts_synced_email"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
     "OWN": (customers.OWN, set()),

@@ -145,10 +145,10 @@ def told(who: str, number: int, name: str) -> dict[str, str]:
 
 @dataclass
 class Truth:
-    """What must be in Brevo: the one contact, as each delivery in its turn leaves it."""
+    """What must be in Brevo of what is delivered: the newest words of the living."""
 
     contact: dict[str, str] | None = None
-    living: set[int] = field(default_factory=set)
+    living: dict[int, dict[str, int]] = field(default_factory=dict)  # and when they said what they said last
     choices: dict[int, bool] = field(default_factory=dict)  # by when they were said, of this contact
 
     def take(self, customer: int, words: Sequence["Word"]) -> None:
@@ -157,15 +157,18 @@ class Truth:
             if word.accepts is not None:
                 self.choices[word.number] = word.accepts
         if words[-1].event == "deleted":
-            self.living.discard(customer)
+            self.living.pop(customer, None)
             if not self.living:
                 self.contact, self.choices = None, {}
             return
-        self.living.add(customer)
         self.contact = self.contact or {}
+        own = self.living.setdefault(customer, {})
         last = max((place for place, word in enumerate(words) if word.event == "deleted"), default=-1)
         for word in words[last + 1 :]:
-            self.contact.update(word.attributes)
+            for name, value in word.attributes.items():
+                own[name] = word.number
+                if all(said.get(name, -1) <= word.number for said in self.living.values()):
+                    self.contact[name] = value
 
     @property
     def is_out(self) -> bool:
@@ -264,6 +267,11 @@ def test_however_deliveries_interleave_the_contact_is_as_each_in_its_turn_leaves
                     shop.later(seconds=1)
                     claims = by_hand.claim()
                 agree(shop, example, truth)
+                whole = [word for said in told for word in said]
+                if all(word.event != "deleted" for word in whole):
+                    assert truth.contact == {
+                        name: value for word in whole for name, value in word.attributes.items()
+                    }
             finally:  # nothing of an example that breaks off is left to the next one
                 for result in [*results, *map(by_hand.untried, claims)]:
                     by_hand.record(result)

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
@@ -187,7 +188,7 @@ class Outbox:
 
     def others(self, customer_key: str, email: str) -> Others:
         """Who but this customer has the contact at this address. Safe for many threads."""
-        return contacts.others(self._look(contacts.OTHERS, key=customer_key, email=email))
+        return contacts.others(partial(self._look, key=customer_key, email=email))
 
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""

@@ -1,7 +1,8 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,11 @@ CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
 OTHERS = """
 SELECT max(deleted_at IS NULL OR born_at IS NOT NULL), max(iif(accepts_marketing = 0, consent_at, NULL))
 FROM contacts WHERE synced_email = :email AND customer_key <> :key
+"""
+
+SAID = """
+SELECT fields FROM contacts
+WHERE synced_email = :email AND customer_key <> :key AND (deleted_at IS NULL OR born_at IS NOT NULL)
 """
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
@@ -97,10 +103,16 @@ def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
 
 
-def others(found: Sequence[Sequence[Any]]) -> Others:
-    """What OTHERS found."""
-    [(are_alive, out_at)] = found
-    return Others(are_alive=bool(are_alive), out_at=_stamp(out_at))
+def others(ask: Callable[[str], Sequence[Sequence[Any]]]) -> Others:
+    """What `ask` tells of those others by OTHERS and, if one of them lives, by SAID."""
+    [(are_alive, out_at)] = ask(OTHERS)
+    newest: dict[str, Sequence[str]] = {}
+    for (fields,) in ask(SAID) if are_alive else ():
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):  # another program spoiled it
+            for name, told in json.loads(fields).items():
+                newest[name] = max(told, newest.get(name, told))
+    said = {name: Register(Stamp.parse(at), digest) for name, (at, digest) in newest.items()}
+    return Others(bool(are_alive), _stamp(out_at), said)
 
 
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:
