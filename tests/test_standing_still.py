@@ -86,7 +86,7 @@ def test_no_change_is_told_once_its_lease_might_not_outlast_it(shop: Shop) -> No
         delivery = Delivery(courier, plan, outbox.others, clock=shop.clock)
         outbox.admit([admission(each, plan.reading) for each in outbox.fresh()], shop.clock())
         [claim] = outbox.claim(shop.clock(), limit=1, lease=courier.longest + timedelta(seconds=5))
-    errand = delivery.begin(claim)
+        errand = delivery.begin(claim)
     assert isinstance(errand, Errand)
     assert errand.change is not None
     shop.later(seconds=6)
