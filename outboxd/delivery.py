@@ -155,7 +155,7 @@ class Addresses:
         self._barred: set[str] = set()
         self._expected: dict[str, dict[str, None]] = {}
         self._turns: dict[str, tuple[int, Collection[str]]] = {}
-        self._outdated: set[str] = set()
+        self._left: dict[str, int] = {}
         self._numbers = count(1)
         self._lock = Lock()
 
@@ -171,18 +171,20 @@ class Addresses:
     def take(self, customer_key: str, addresses: Collection[str]) -> bool:
         """Take all of them for a customer, or none and False: they are another's, or now or before."""
         with self._lock:
-            turn, _ = self._turns.get(customer_key, (0, ()))
-            is_outdated = customer_key in self._outdated
+            turn, _ = self._turns.get(customer_key, (None, ()))
             self._no_more(customer_key)
-            if is_outdated or any(self._is_anothers(address, customer_key, turn) for address in addresses):
+            if any(self._is_anothers(address, customer_key, turn) for address in addresses):
                 return False
             self._taken.update(dict.fromkeys(addresses, customer_key))
             return True
 
-    def _is_anothers(self, address: str, customer_key: str, turn: int) -> bool:
+    def _is_anothers(self, address: str, customer_key: str, turn: int | None) -> bool:
+        if turn is None:  # nobody expected them
+            return self._taken.get(address, customer_key) != customer_key
         first = next(iter(self._expected.get(address, ())), None)
-        is_late = first is not None and self._turns[first][0] < turn
-        return is_late or self._taken.get(address, customer_key) != customer_key
+        is_early = first is not None and self._turns[first][0] < turn
+        is_late = self._left.get(address, 0) > turn
+        return is_early or is_late or self._taken.get(address, customer_key) != customer_key
 
     def bar(self, customer_key: str, address: str) -> None:
         """Take one that will not be free soon."""
@@ -208,10 +210,13 @@ class Addresses:
                 if self._taken.get(address) == customer_key:
                     del self._taken[address]
                     self._barred.discard(address)
-                    self._outdated.update(self._expected.get(address, ()))
+                    self._left.pop(address, None)
+                    self._left[address] = next(self._numbers)
+            oldest, _ = next(iter(self._turns.values()), (None, ()))
+            while self._left and (oldest is None or next(iter(self._left.values())) < oldest):
+                del self._left[next(iter(self._left))]  # nobody is expected from before
 
     def _no_more(self, customer_key: str) -> None:
-        self._outdated.discard(customer_key)
         _, addresses = self._turns.pop(customer_key, (0, ()))
         for address in addresses:
             expected = self._expected[address]

@@ -91,7 +91,7 @@ def fold(
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
     fields, labels, complete = _fields(told, said, policy, perhaps)
-    is_in_doubt = contact.is_overtaken or address != contact.synced_email
+    is_in_doubt = contact.is_overtaken or contact.synced_email not in (None, address)
     newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
     overruled = newer & complete.keys()
     complete = {name: value for name, value in complete.items() if name not in newer}
@@ -307,8 +307,8 @@ def _removal(
     address = contact.synced_email or (named[-1] if named else contact.email)
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
+    gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
     if others(address).are_alive:
-        gone = replace(gone, is_overtaken=True)
         return _stay(address, contact, statements), gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone

@@ -405,7 +405,8 @@ def test_late_news_leaves_alone_what_another_customer_said_since() -> None:
 
 
 def test_whoever_comes_late_to_a_contact_leaves_alone_what_was_said_there_since() -> None:
-    made = fold(NOBODY, [created(2, NAME="Al", VIP=False)], SOFT, others=another_said(3, NAME="Anna"))
+    words, others = [created(2, NAME="Al", VIP=False)], another_said(3, NAME="Anna")
+    made = fold(overtaken(NOBODY), words, SOFT, others=others)
     assert isinstance(made.change, Upsert)
     assert made.change.complete == {"VIP": False}
     assert upsert(made.contact, updated(4, NAME="Al")).attributes == {"NAME": "Al"}, "which is not there yet"
@@ -413,6 +414,7 @@ def test_whoever_comes_late_to_a_contact_leaves_alone_what_was_said_there_since(
 
 def test_a_blank_of_another_customer_is_no_word_against_a_value() -> None:
     """It may never have been told, where there was nothing to empty."""
-    made = fold(NOBODY, [created(2, NAME="Al")], SOFT, others=another_said(3, NAME="")).change
+    words, others = [created(2, NAME="Al")], another_said(3, NAME="")
+    made = fold(overtaken(NOBODY), words, SOFT, others=others).change
     assert isinstance(made, Upsert)
     assert made.complete == {"NAME": "Al"}

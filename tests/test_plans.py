@@ -41,6 +41,7 @@ PLANS = {
     "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
+    "MEET": (customers.MEET, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
     "SAID": (contacts.SAID, {"contacts_synced_email"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
