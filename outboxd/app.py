@@ -125,8 +125,8 @@ def relaying(
 def erasing(settings: Config, key: str, clock: Callable[[], datetime] = clock.wall) -> Iterator[Eraser]:
     """Whoever erases persons from the configured outbox and account; beside a daemon, if one runs."""
     courier = brevo(settings, key)
-    delivery = Delivery(courier, plan(settings), clock=clock)
     with drainer(settings, shared=True), closing(outbox(settings)) as opened:
+        delivery = Delivery(courier, plan(settings), opened.others, clock=clock)
         yield Eraser(opened, delivery, plan(settings), clock=clock, lease=courier.longest * LEASE)
 
 

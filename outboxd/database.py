@@ -31,7 +31,7 @@ and to the file. With SQLite's own 4096 that would be twice as much.
 
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 

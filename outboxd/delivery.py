@@ -3,14 +3,15 @@
 Runs in threads of the relay's pool, and always ends in Results, whatever happens.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from threading import Lock
 from typing import Protocol
 
-from outboxd.errand import Errand, Plan, Told
-from outboxd.event import Attribute, Claim, Outcome, Remove, Result, Upsert, Verdict
+from outboxd.errand import Errand, Plan, Told, own_addresses
+from outboxd.event import Attribute, Claim, Others, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
 from outboxd.trouble import origin
 
@@ -46,10 +47,18 @@ LONG_ASIDE = timedelta(seconds=10)
 
 
 class Delivery:
-    """Runs errands through one courier. Safe for many threads."""
+    """Runs errands through one courier. Safe for many threads, as `others` must be: see `Errand`."""
 
-    def __init__(self, courier: Courier, plan: Plan, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        courier: Courier,
+        plan: Plan,
+        others: Callable[[str, str], Others],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._courier = courier
+        self._others = others
         self._plan = plan
         self._clock = clock
         self._addresses = Addresses()
@@ -70,7 +79,8 @@ class Delivery:
             catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
             if isinstance(catalogue, Outcome):
                 return _all(claim, catalogue)
-            errand = Errand(claim, self._plan, catalogue, clock=self._time, longest=self._courier.longest)
+            longest = self._courier.longest
+            errand = Errand(claim, self._plan, catalogue, self._others, clock=self._time, longest=longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
         if not self._addresses.take(claim.contact.customer_key, errand.addresses):
@@ -101,6 +111,13 @@ class Delivery:
         """What came of the errand's change."""
         self._step(errand, lambda: errand.tell(told))
 
+    def expect(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """These claims, just made, are the next. Whichever has not begun when a delivery to the same contact
+        is recorded will step aside, for it knows no more what the contact is like.
+        """
+        self._addresses.expect((each.contact.customer_key, own_addresses(each.contact)) for each in claims)
+        return claims
+
     def under_way(self) -> frozenset[str]:
         """The customers whose deliveries have begun and are not recorded, by their keys."""
         return self._addresses.holders()
@@ -128,20 +145,46 @@ class Delivery:
 class Addresses:
     """Which addresses are in play. Brevo knows contacts by address, so no two customers' deliveries may meet
     at one: a swap, or a new account at the address of one that is just deleted, would mix them up.
+
+    Customers are expected at their own addresses from the moment their contacts are looked up, and go there
+    in that order; whoever goes after another one has left knows no more what the contact is like.
     """
 
     def __init__(self) -> None:
         self._taken: dict[str, str] = {}
         self._barred: set[str] = set()
+        self._expected: dict[str, dict[str, None]] = {}
+        self._turns: dict[str, tuple[int, Collection[str]]] = {}
+        self._left: dict[str, int] = {}
+        self._numbers = count(1)
         self._lock = Lock()
 
-    def take(self, customer_key: str, addresses: Collection[str]) -> bool:
-        """Take all of them for a customer, or none and False."""
+    def expect(self, customers: Iterable[tuple[str, Collection[str]]]) -> None:
+        """These customers, with these addresses of their own, are the next."""
         with self._lock:
-            if any(self._taken.get(address, customer_key) != customer_key for address in addresses):
+            for customer_key, addresses in customers:
+                self._no_more(customer_key)
+                self._turns[customer_key] = next(self._numbers), addresses
+                for address in addresses:
+                    self._expected.setdefault(address, {})[customer_key] = None
+
+    def take(self, customer_key: str, addresses: Collection[str]) -> bool:
+        """Take all of them for a customer, or none and False: they are another's, or now or before."""
+        with self._lock:
+            turn, _ = self._turns.get(customer_key, (None, ()))
+            self._no_more(customer_key)
+            if any(self._is_anothers(address, customer_key, turn) for address in addresses):
                 return False
             self._taken.update(dict.fromkeys(addresses, customer_key))
             return True
+
+    def _is_anothers(self, address: str, customer_key: str, turn: int | None) -> bool:
+        if turn is None:  # nobody expected them
+            return self._taken.get(address, customer_key) != customer_key
+        first = next(iter(self._expected.get(address, ())), None)
+        is_early = first is not None and self._turns[first][0] < turn
+        is_late = self._left.get(address, 0) > turn
+        return is_early or is_late or self._taken.get(address, customer_key) != customer_key
 
     def bar(self, customer_key: str, address: str) -> None:
         """Take one that will not be free soon."""
@@ -162,10 +205,24 @@ class Addresses:
     def leave(self, customer_key: str, addresses: Collection[str]) -> None:
         """Let go of those of them that are the customer's."""
         with self._lock:
+            self._no_more(customer_key)
             for address in addresses:
                 if self._taken.get(address) == customer_key:
                     del self._taken[address]
                     self._barred.discard(address)
+                    self._left.pop(address, None)
+                    self._left[address] = next(self._numbers)
+            oldest, _ = next(iter(self._turns.values()), (None, ()))
+            while self._left and (oldest is None or next(iter(self._left.values())) < oldest):
+                del self._left[next(iter(self._left))]  # nobody is expected from before
+
+    def _no_more(self, customer_key: str) -> None:
+        _, addresses = self._turns.pop(customer_key, (0, ()))
+        for address in addresses:
+            expected = self._expected[address]
+            del expected[customer_key]
+            if not expected:
+                del self._expected[address]
 
 
 def _all(claim: Claim, outcome: Outcome) -> Result:

@@ -8,6 +8,7 @@ and makes no call.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from outboxd import sources
 from outboxd.backoff import Backoff
@@ -22,6 +23,7 @@ from outboxd.event import (
     Found,
     Kind,
     Nothing,
+    Others,
     Outcome,
     Remove,
     Result,
@@ -74,7 +76,7 @@ class Errand:
     `change` is what Brevo is to be told next, None when the errand is over; `calls` counts those that were
     made; `addresses` are the keys of every one that the contact has, had, or may be given. `longest` is how
     long one change can take; none is begun that the lease might not outlast. `catalogue` None: unknown, so
-    that values go as they are.
+    that values go as they are. `others` tells who else has a contact, by a customer's key and an address.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Errand:
         claim: Claim,
         plan: Plan,
         catalogue: Mapping[str, Attribute] | None,
+        others: Callable[[str, str], Others],
         *,
         clock: Callable[[], datetime],
         longest: timedelta,
@@ -90,6 +93,7 @@ class Errand:
         self.contact = claim.contact
         self.change: Upsert | Remove | None = None
         self._plan = plan
+        self._others = partial(others, claim.contact.customer_key)
         self._clock = clock
         self._last_start = claim.until - longest
         self._policy = replace(plan.policy, attributes=catalogue or {})
@@ -105,8 +109,8 @@ class Errand:
             else:
                 self._said.append((event, spoken))
         self._said.sort(key=lambda pair: pair[1].stamp)
-        named = {spoken.email for _, spoken in self._said} | {claim.contact.email, claim.contact.synced_email}
-        self.addresses = frozenset(address_key(address) for address in named if address is not None)
+        named = {spoken.email for _, spoken in self._said if spoken.email is not None}
+        self.addresses = own_addresses(claim.contact) | set(map(address_key, named))
         self._steps = self._settle_all()
 
     @property
@@ -158,7 +162,8 @@ class Errand:
     def _settle(self, said: Sequence[Said]) -> Steps:
         """Deliver these events as one change; if that is refused, in halves, down to the culprit."""
         tried = {event.id for event, _ in said if event.was_tried}
-        folded = fold(self.contact, [spoken for _, spoken in said], self._policy, tried=tried)
+        statements = [spoken for _, spoken in said]
+        folded = fold(self.contact, statements, self._policy, tried=tried, others=self._others)
         told: Told
         match folded.change:
             case Nothing(verdict, detail):
@@ -199,6 +204,11 @@ class Errand:
     def _is_stopped(self, said: Sequence[Said]) -> bool:
         """Whether some of these events must wait, so that what follows them must, too."""
         return any(self._outcomes.get(event.id, _STOP).verdict in _STOPS for event, _ in said)
+
+
+def own_addresses(contact: Contact) -> frozenset[str]:
+    """The keys of the addresses that the contact has, and should have."""
+    return frozenset(address_key(each) for each in {contact.email, contact.synced_email} if each is not None)
 
 
 def _statement(event: Event, plan: Plan, catalogue: Mapping[str, Attribute] | None) -> Statement | Outcome:

@@ -132,8 +132,9 @@ class Contact:
 
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
     there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
-    `is_shared` says that another living customer has the same contact in Brevo. `is_legible` False: it cannot
-    be read what is known, and nothing may be built on what is left.
+    `is_overtaken` says that Brevo was told since of another customer who has the same contact, so that it may
+    have none of this any more; of somebody new, that it may be told of one who has the address. `is_legible`
+    False: it cannot be read what is known, and nothing may be built on what is left.
     """
 
     customer_key: str
@@ -149,12 +150,22 @@ class Contact:
     deleted_at: Stamp | None = None
     born_at: Stamp | None = None
     is_redacted: bool = False  # nothing of the customer may be kept, nor of what comes late
-    is_shared: bool = False
+    is_overtaken: bool = False
     is_legible: bool = True
 
     @property
     def is_alive(self) -> bool:
         return self.deleted_at is None or self.born_at is not None
+
+
+class Others(NamedTuple):
+    """The other customers who have the same contact in Brevo: whether one of them lives, when one of them
+    opted out last, and of each attribute what the living said last.
+    """
+
+    are_alive: bool = False
+    out_at: Stamp | None = None
+    said: Mapping[str, Register] = {}
 
 
 def illegible(customer_key: str) -> str:

@@ -103,12 +103,14 @@ class Explainer:
             told |= {each.event.id: _ended(each, each.outcome) for each in admissions if each.outcome}
         for is_backfill in (False, True):
             for claim in outbox.claim(now, limit=CUSTOMERS, lease=LEASE, is_backfill=is_backfill):
-                told |= self._carried(claim, now)
+                told |= self._carried(claim, outbox, now)
         return [told[event_id] for event_id in event_ids]
 
-    def _carried(self, claim: Claim, now: datetime) -> dict[int, Facts]:
+    def _carried(self, claim: Claim, outbox: Outbox, now: datetime) -> dict[int, Facts]:
         """Run an errand to its end, as if Brevo had what is believed; the facts of each of its events."""
-        errand = Errand(claim, self.plan, self.catalogue, clock=lambda: now, longest=timedelta(0))
+        errand = Errand(
+            claim, self.plan, self.catalogue, outbox.others, clock=lambda: now, longest=timedelta(0)
+        )
         requests = []
         errand.begin()
         while errand.change is not None:

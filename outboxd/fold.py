@@ -8,8 +8,9 @@ update that is drained while its customer is known only as deleted are lost to a
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from outboxd.event import (
@@ -18,6 +19,7 @@ from outboxd.event import (
     Contact,
     Kind,
     Nothing,
+    Others,
     Register,
     Remove,
     Stamp,
@@ -33,6 +35,9 @@ GONE = frozenset({Kind.DELETED, Kind.REDACTED})
 
 UNKNOWN = ""
 """In place of a hash: Brevo may have the value, or none."""
+
+
+OVERRULED = "another customer with the same contact has said something newer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +63,49 @@ class Folded:
 
 
 def fold(
-    contact: Contact, statements: Sequence[Statement], policy: Policy, *, tried: Collection[int] = ()
+    contact: Contact,
+    statements: Sequence[Statement],
+    policy: Policy,
+    *,
+    tried: Collection[int] = (),
+    others: Callable[[str], Others] = lambda _: Others(),
 ) -> Folded:
     """Fold `statements` (any order, doubles included, at least one) into `contact`.
 
-    `tried` are the events among them that an earlier attempt, its end unknown, may have delivered.
+    `tried` are the events among them that an earlier attempt, its end unknown, may have delivered; `others`
+    tells who else has the contact at an address, and is asked where that matters.
     """
     statements = sorted(statements, key=lambda statement: statement.stamp)
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
     doubtful = [s for s in statements if s.stamp.event_id in tried]
-    told, opts_out, opts_in = _with_consent(told, statements, policy)
-    opts_out = opts_out or (told.accepts_marketing is False and any(s.accepts_marketing for s in doubtful))
+    told, was_out = _with_consent(told, statements, policy)
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
             policy = replace(policy, deletes_softly=False)
-        return Folded(*_removal(contact, told, statements, policy), void)
+        return Folded(*_removal(contact, told, statements, policy, others), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
     address, address_at = _address(told, said)
     if address is None:
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
     fields, labels, complete = _fields(told, said, policy, perhaps)
+    is_in_doubt = contact.is_overtaken or contact.synced_email not in (None, address)
+    newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
+    overruled = newer & complete.keys()
+    complete = {name: value for name, value in complete.items() if name not in newer}
     differing = {
         name: value
         for name, value in complete.items()
-        if name in perhaps or name not in contact.fields or contact.fields[name].digest != fields[name].digest
+        if contact.is_overtaken
+        or name in perhaps
+        or name not in contact.fields
+        or contact.fields[name].digest != fields[name].digest
     }
+    may_be_in = any(s.accepts_marketing for s in doubtful)
+    flag = _flag(contact, told, partial(others, address), was_out=was_out, may_be_in=may_be_in)
+    is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     change = Upsert(
         email=address,
@@ -94,9 +114,9 @@ def fold(
         complete=complete,
         list_ids=policy.list_ids,
         is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
-        email_blacklisted=True if opts_out else False if opts_in else None,
+        email_blacklisted=flag,
         is_opted_out=told.accepts_marketing is False,
-        is_shared=contact.is_shared,
+        is_shared=contact.synced_email not in (None, address) and others(contact.synced_email).are_alive,
         delivered=frozenset(contact.fields),
     )
     told = replace(
@@ -109,8 +129,13 @@ def fold(
         is_redacted=False,
     )
     if _is_idle(change):
+        if overruled:
+            return Folded(Nothing(Verdict.SUPERSEDED, OVERRULED), told, void)
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
-    return Folded(change, told, void)
+    delivered = {name for name, register in fields.items() if register.digest != EMPTIED}
+    is_told = is_consent_said and delivered <= change.attributes.keys()
+    is_overtaken = not is_told and (contact.is_overtaken or bool(overruled))
+    return Folded(change, replace(told, is_overtaken=is_overtaken), void)
 
 
 def digest(value: Any) -> str:
@@ -161,32 +186,49 @@ def _address(told: Contact, said: Sequence[Statement]) -> tuple[str | None, Stam
     return email, at
 
 
-def _with_consent(
-    told: Contact, statements: Sequence[Statement], policy: Policy
-) -> tuple[Contact, bool, bool]:
-    """The consent, and whether this fold opts the customer out, or in again.
+def _with_consent(told: Contact, statements: Sequence[Statement], policy: Policy) -> tuple[Contact, bool]:
+    """The consent, and whether the customer was opted out before it or within this fold.
 
-    Opting in is said to Brevo only when the shop itself turned an opt-out it had stated into an opt-in,
-    later, and that is news. Anything weaker could re-subscribe somebody who unsubscribed in Brevo.
-    A soft deletion blocklists, so it counts as an opt-out; a missing contact is told an opt-out anew.
-    Of somebody deleted an opt-out still counts, should they come back, and an opt-in does not.
+    A soft deletion blocklists, so it counts as an opt-out. Of somebody deleted an opt-out still counts,
+    should they come back, and an opt-in does not.
     """
     accepts, at = told.accepts_marketing, told.consent_at
     was_out = accepts is False
     for statement in statements:
         is_soft_delete = statement.kind is Kind.DELETED and policy.deletes_softly
         choice = False if is_soft_delete else statement.accepts_marketing
-        if choice is None or (at is not None and statement.stamp <= at):
+        if choice is None or not _is_newer(statement, at):
             continue
         if choice and not told.is_alive and told.deleted_at and statement.stamp > told.deleted_at:
             continue
         was_out = was_out or choice is False
         accepts, at = choice, statement.stamp
-    opts_out = accepts is False and (told.accepts_marketing is not False or told.synced_email is None)
-    opts_in = accepts is True and was_out
     if at != told.consent_at:
         told = replace(told, accepts_marketing=accepts, consent_at=at)
-    return told, opts_out, opts_in
+    return told, was_out
+
+
+def _flag(
+    contact: Contact, told: Contact, others: Callable[[], Others], *, was_out: bool, may_be_in: bool
+) -> bool | None:
+    """What Brevo is told of the consent: True blocks, False lifts that, None leaves it alone.
+
+    Opting in is said only when the shop itself turned an opt-out it had stated into an opt-in, later, and
+    nobody with the same contact opted out since. Anything weaker could re-subscribe somebody who
+    unsubscribed. An opt-out is said anew to a missing contact, to one that `may_be_in` since, by an attempt
+    whose end is unknown, and where it is news and another customer may have lifted the former one.
+    """
+    at = told.consent_at
+    if told.accepts_marketing is False:
+        is_known = contact.accepts_marketing is False and contact.synced_email is not None
+        is_doubtful = may_be_in or (contact.is_overtaken and at != contact.consent_at)
+        return None if is_known and not is_doubtful else True
+    if not (told.accepts_marketing and was_out):
+        return None
+    out_at = others().out_at
+    if at is not None and out_at is not None and at.at <= out_at.at:
+        return True if may_be_in else None
+    return False
 
 
 def _fields(
@@ -223,6 +265,15 @@ def _fields(
     return fields, labels.registers, values
 
 
+def _newer(said: Mapping[str, Register], fields: Mapping[str, Register]) -> frozenset[str]:
+    """The attributes of which others said something newer. A blank of theirs may never have been told."""
+    return frozenset(
+        name
+        for name, register in said.items()
+        if register.digest != EMPTIED and name in fields and register.stamp.at > fields[name].stamp.at
+    )
+
+
 def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
     """What these may have given the contact: of each attribute the first value that is one."""
     perhaps: dict[str, Register] = {}
@@ -237,7 +288,11 @@ def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
 
 
 def _removal(
-    contact: Contact, told: Contact, statements: Sequence[Statement], policy: Policy
+    contact: Contact,
+    told: Contact,
+    statements: Sequence[Statement],
+    policy: Policy,
+    others: Callable[[str], Others],
 ) -> tuple[Change, Contact]:
     is_out = contact.synced_email is None or policy.deletes_softly
     if not contact.is_alive and is_out:
@@ -252,10 +307,33 @@ def _removal(
     address = contact.synced_email or (named[-1] if named else contact.email)
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
-    if contact.is_shared:
-        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays"), gone
+    gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
+    if others(address).are_alive:
+        return _stay(address, contact, statements), gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
+
+
+def _stay(address: str, contact: Contact, statements: Sequence[Statement]) -> Change:
+    """What is told of a customer who is gone where another one has the contact: their opt-out."""
+    said = [s for s in statements if s.accepts_marketing is not None and _is_newer(s, contact.consent_at)]
+    is_known = contact.accepts_marketing is False and not contact.is_overtaken
+    if not said or said[-1].accepts_marketing or is_known:
+        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
+    return Upsert(
+        email=address,
+        known_as=address,
+        attributes={},
+        complete={},
+        is_first=False,
+        email_blacklisted=True,
+        is_opted_out=True,
+        is_shared=True,
+    )
+
+
+def _is_newer(statement: Statement, at: Stamp | None) -> bool:
+    return at is None or statement.stamp > at
 
 
 def _is_idle(change: Upsert) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -20,10 +21,10 @@ from outboxd import database, sources
 from outboxd.admit import admission
 from outboxd.backfill import EVENT, Entry
 from outboxd.clock import from_text
-from outboxd.draft import ADDRESSES, CONTACTS
+from outboxd.draft import ADDRESSES, CONTACTS, SHARERS
 from outboxd.errand import Plan, reason
 from outboxd.errors import EventError
-from outboxd.event import Attribute, Contact, Event, Nothing, Remove, Unaddressed, Upsert
+from outboxd.event import Attribute, Contact, Event, Nothing, Others, Remove, Unaddressed, Upsert
 from outboxd.exports import Refusal
 from outboxd.fold import fold
 from outboxd.mapping import needs_document, statement
@@ -34,11 +35,6 @@ LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbo
 
 WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
-"""
-
-WITH_THE_SAME_CONTACT = """
-SELECT other.customer_key FROM contacts JOIN contacts AS other USING (synced_email)
-WHERE contacts.customer_key IN (SELECT value FROM json_each(:keys))
 """
 
 
@@ -126,9 +122,9 @@ class Preview:
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
-        known += [row[0] for row in self._shop.execute(WITH_THE_SAME_CONTACT, {"keys": json.dumps(known)})]
         for table, sql, values in (
             ("contacts", CONTACTS, {"keys": json.dumps(known)}),
+            ("contacts", SHARERS, {"keys": json.dumps(known)}),
             ("addresses", ADDRESSES, {"wanted": wanted}),
         ):
             for row in self._shop.execute(sql, values).fetchall():
@@ -152,7 +148,7 @@ class Preview:
             return reason(error)
         self.details["left_out"].update(said.left_out)
         contact = contacts.load(draft, [key])[key]
-        folded = fold(contact, [said], self._policy)
+        folded = fold(contact, [said], self._policy, others=partial(_others, draft, key))
         match folded.change:
             case Unaddressed():
                 return f"no address is known for customer {key}"
@@ -163,8 +159,8 @@ class Preview:
             case Remove():
                 self.counts["changed"] += 1
         execute(draft, contacts.save([folded.contact], self._now))
-        if isinstance(folded.change, Upsert):
-            execute(draft, contacts.aligned(draft, [folded.contact], self._now))
+        if isinstance(folded.change, Upsert | Remove):
+            execute(draft, contacts.overtake([(key, folded.change.email)]))
         execute(draft, customers.remember([folded.contact]))
         return None
 
@@ -183,3 +179,8 @@ class Preview:
     def _leave_alone(self, why: str) -> None:
         self.counts["left_alone"] += 1
         self.details["reasons"][why] += 1
+
+
+def _others(draft: Any, key: str, email: str) -> Others:
+    values = {"key": key, "email": email}
+    return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())

@@ -89,7 +89,7 @@ class Relay:
         self.triggers = mode.triggers
         self._mode = mode
         self._pruner = pruner
-        self._delivery = Delivery(courier, plan, clock=clock)
+        self._delivery = Delivery(courier, plan, outbox.others, clock=clock)
         self._convoy = Convoy(self._delivery, bulk, plan, self._crew)
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
@@ -312,11 +312,10 @@ class Relay:
                 return True
         return False
 
-    def _claim(self, now: datetime, pace: Pace, limit: int) -> list[Claim]:
-        lease = self._courier.longest * LEASE
-        return self._outbox.claim(
-            now, limit=limit, lease=lease, is_backfill=pace.is_backfill, before=pace.before
-        )
+    def _claim(self, now: datetime, pace: Pace, limit: int) -> Sequence[Claim]:
+        lease, before = self._courier.longest * LEASE, pace.before
+        found = self._outbox.claim(now, limit=limit, lease=lease, is_backfill=pace.is_backfill, before=before)
+        return self._delivery.expect(found)
 
     def _carried_alone(self, result: Result) -> None:
         self._alone -= 1

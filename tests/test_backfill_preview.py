@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from outboxd import cli
 from outboxd.brevo.sandbox import Fault
 from outboxd.errors import OutboxdError
+from outboxd.outbox import CHUNK
 from tests.shop import KEY, MakeShop, Shop
 
 MAPPING = {"email": "email", "firstName": "FIRSTNAME", "phone": "SMS", "totalSpent": "SPENT", "tags": "TAGS"}
@@ -83,6 +84,23 @@ def test_whom_it_knows_would_be_changed_where_something_differs(shop: Shop, oper
     )
     assert counts(facts) == {"changed": 2}
     assert facts["attributes"] == {"FIRSTNAME": 1, "SPENT": 1, "email": 1, "emailBlacklisted": 1}
+
+
+def test_whoever_has_a_contact_with_another_customer_is_told_again_after_that_one(
+    shop: Shop, operate: Operate
+) -> None:
+    """Also where both are known already, and read far apart: as it is when the rows are delivered."""
+    for number in (1, 2):
+        shop.sent("created", id=number, email="a@example.com", firstName="Tom", updatedAt=MARA["updatedAt"])
+    between = [{"id": 100 + number, "email": f"f{number}@example.com"} for number in range(CHUNK)]
+    customers = [{"id": 1, "firstName": "Mara"}, *between, {"id": 2, "firstName": "Tom"}]
+    assert counts(preview(operate, *customers)) == {"created": CHUNK, "changed": 2}
+    calls = len(shop.calls)
+    operate(customers)
+    shop.reopen(mapping=MAPPING, brevo={"workers": 1})
+    shop.drain()
+    assert len(shop.calls) == calls + CHUNK + 2
+    assert shop.contact("a@example.com")["attributes"]["FIRSTNAME"] == "Tom"
 
 
 def test_what_brevo_has_already_and_what_is_older_is_left_alone(shop: Shop, operate: Operate) -> None:

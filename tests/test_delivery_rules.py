@@ -165,7 +165,8 @@ class Deliveries(RuleBasedStateMachine):
             [admission(each, self.plan.reading) for each in drainer.outbox.fresh()], self.now
         )
         for claim in drainer.outbox.claim(self.now, limit=limit, lease=LEASE):
-            errand = Errand(claim, self.plan, None, clock=lambda: self.now, longest=LONGEST)
+            others = drainer.outbox.others
+            errand = Errand(claim, self.plan, None, others, clock=lambda: self.now, longest=LONGEST)
             errand.begin()
             drainer.errands.append(errand)
 

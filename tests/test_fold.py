@@ -1,5 +1,6 @@
 """Fold, by example: what pending events and the contact as last delivered come to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from outboxd.event import (
     Contact,
     Kind,
     Nothing,
+    Others,
     Remove,
     Stamp,
     Statement,
@@ -292,9 +294,127 @@ def test_a_known_address_serves_events_that_name_none() -> None:
 # Shared contacts
 
 
+def another(_: str) -> Others:
+    """Another living customer has the contact."""
+    return Others(are_alive=True)
+
+
+def another_out(minute: float) -> Callable[[str], Others]:
+    """Another one has it, and opted out then."""
+    return lambda _: Others(are_alive=True, out_at=updated(minute).stamp)
+
+
+def overtaken(contact: Contact) -> Contact:
+    """The contact after another customer, who has the same, was told of."""
+    return replace(contact, is_overtaken=True)
+
+
 @pytest.mark.parametrize("policy", [SOFT, HARD])
-def test_a_contact_that_another_customer_has_too_stays(policy: Policy) -> None:
-    contact = replace(known(created(1), policy=policy), is_shared=True)
-    made = fold(contact, [deleted(2)], policy)
+@pytest.mark.parametrize("contact", [known(created(1)), NOBODY], ids=["known", "new"])
+def test_a_contact_that_another_customer_has_too_stays(policy: Policy, contact: Contact) -> None:
+    made = fold(contact, [deleted(2, ANA)], policy, others=another)
     assert isinstance(made.change, Nothing)
     assert not made.contact.is_alive
+
+
+@pytest.mark.parametrize("policy", [SOFT, HARD])
+@pytest.mark.parametrize("contact", [known(created(1)), NOBODY], ids=["known", "new"])
+def test_an_opt_out_before_a_deletion_is_told_where_the_contact_stays(
+    policy: Policy, contact: Contact
+) -> None:
+    words = [created(2, accepts=True), updated(3, accepts=False), deleted(4)]
+    made = fold(contact, words, policy, others=another).change
+    assert isinstance(made, Upsert)
+    assert (made.email, made.attributes, made.email_blacklisted) == (ANA, {}, True)
+    back = [created(2, accepts=False), updated(3, accepts=True), deleted(4)]
+    assert isinstance(fold(contact, back, policy, others=another).change, Nothing)
+
+
+def test_whatever_is_said_after_another_customer_was_told_of_is_told_again() -> None:
+    contact = overtaken(known(created(1, NAME="Ana", VIP=True)))
+    in_part = fold(contact, [updated(2, NAME="Ana")], SOFT)
+    assert upsert(contact, updated(2, NAME="Ana")).attributes == {"NAME": "Ana"}
+    assert upsert(in_part.contact, updated(3, NAME="Ana")).attributes == {"NAME": "Ana"}
+    whole = fold(in_part.contact, [updated(3, NAME="Ana", VIP=True)], SOFT)
+    assert isinstance(change(whole.contact, updated(4, NAME="Ana", VIP=True)), Nothing)
+
+
+def test_a_blank_empties_only_what_was_delivered_for_the_customer() -> None:
+    contact = overtaken(known(created(1, NAME="")))
+    assert isinstance(change(contact, updated(2, NAME="")), Nothing)
+    assert upsert(overtaken(known(created(1, NAME="Ana"))), updated(2, NAME="")).attributes == {"NAME": ""}
+
+
+def test_an_opt_out_is_said_again_after_another_customer_was_told_of() -> None:
+    """The other one may have opted in. Until it is said, that stays in doubt."""
+    contact = overtaken(known(created(1, accepts=False)))
+    named = fold(contact, [updated(2, NAME="Ana")], SOFT)
+    assert isinstance(named.change, Upsert)
+    assert named.change.email_blacklisted is None
+    out = fold(named.contact, [updated(3, accepts=False, NAME="Ana")], SOFT)
+    assert isinstance(out.change, Upsert)
+    assert out.change.email_blacklisted is True
+    assert isinstance(change(out.contact, updated(4, accepts=False)), Nothing)
+
+
+def test_an_opt_out_that_was_said_before_is_no_news_of_another_customers_opt_in() -> None:
+    contact = overtaken(known(created(1), updated(3, accepts=False)))
+    assert isinstance(change(contact, updated(2, accepts=False)), Nothing)
+
+
+@pytest.mark.parametrize("contact", [known(created(1, accepts=False)), NOBODY], ids=["known", "new"])
+def test_an_opt_in_lifts_no_newer_opt_out_of_another_customer(contact: Contact) -> None:
+    words = [created(1, accepts=False), updated(2, accepts=True, NAME="Ana")]
+    for minute, flag in ((3, None), (1.5, False)):
+        made = fold(contact, words, SOFT, others=another_out(minute)).change
+        assert isinstance(made, Upsert)
+        assert made.email_blacklisted is flag
+
+
+def test_what_an_opt_in_perhaps_lifted_is_said_again_if_another_customer_said_it_last() -> None:
+    contact, late = known(created(1, accepts=False)), updated(2, accepts=True)
+    tried = {late.stamp.event_id}
+    made = fold(contact, [late], SOFT, tried=tried, others=another_out(3)).change
+    assert isinstance(made, Upsert)
+    assert made.email_blacklisted is True
+
+
+def test_an_opt_out_by_deletion_that_a_shared_contact_was_spared_is_said_when_they_are_back() -> None:
+    gone = fold(known(created(1)), [deleted(2)], SOFT, others=another).contact
+    assert upsert(gone, created(3, accepts=False)).email_blacklisted is True
+
+
+def another_said(minute: float, **values: Any) -> Callable[[str], Others]:
+    """Another one has the contact, and said this then."""
+    contact = known(created(minute, **values))
+    return lambda _: Others(are_alive=True, said=contact.fields)
+
+
+def test_late_news_leaves_alone_what_another_customer_said_since() -> None:
+    contact, others = overtaken(known(created(1, NAME="Ana", VIP=True))), another_said(3, NAME="Anna")
+    made = fold(contact, [updated(2, NAME="Al", VIP=False)], SOFT, others=others)
+    assert isinstance(made.change, Upsert)
+    assert made.change.attributes == made.change.complete == {"VIP": False}
+    assert made.contact.is_overtaken, "the name there is another one"
+    only = fold(contact, [updated(2, NAME="Al")], SOFT, others=others).change
+    assert isinstance(only, Nothing)
+    assert (only.verdict, "another customer" in only.detail) == (Verdict.SUPERSEDED, True)
+    newer = fold(contact, [updated(4, NAME="Al")], SOFT, others=others).change
+    assert isinstance(newer, Upsert)
+    assert newer.attributes == {"NAME": "Al"}
+
+
+def test_whoever_comes_late_to_a_contact_leaves_alone_what_was_said_there_since() -> None:
+    words, others = [created(2, NAME="Al", VIP=False)], another_said(3, NAME="Anna")
+    made = fold(overtaken(NOBODY), words, SOFT, others=others)
+    assert isinstance(made.change, Upsert)
+    assert made.change.complete == {"VIP": False}
+    assert upsert(made.contact, updated(4, NAME="Al")).attributes == {"NAME": "Al"}, "which is not there yet"
+
+
+def test_a_blank_of_another_customer_is_no_word_against_a_value() -> None:
+    """It may never have been told, where there was nothing to empty."""
+    words, others = [created(2, NAME="Al")], another_said(3, NAME="")
+    made = fold(overtaken(NOBODY), words, SOFT, others=others).change
+    assert isinstance(made, Upsert)
+    assert made.complete == {"NAME": "Al"}

@@ -114,7 +114,7 @@ def test_an_id_takes_over_the_guest_who_had_its_address(outbox: Outbox, is_deliv
     admit(outbox, (None, JANE))
     if is_delivered:
         (held,) = claim(outbox)
-        known = replace(held.contact, email=JANE, synced_email=JANE)
+        known = replace(held.contact, email=JANE, synced_email=JANE, is_overtaken=True)
         outbox.record([Result(held, {1: DELIVERED}, known)], NOON)
     admit(outbox, ("5", None))
     admit(outbox, ("5", JANE), (None, JANE))
@@ -122,7 +122,8 @@ def test_an_id_takes_over_the_guest_who_had_its_address(outbox: Outbox, is_deliv
     (held,) = claim(outbox)
     assert len(held.events) == (3 if is_delivered else 4)
     assert held.contact.synced_email == (JANE if is_delivered else None)
-    assert not held.contact.is_shared
+    assert held.contact.is_overtaken == is_delivered
+    assert not outbox.others("custom:5", JANE).are_alive
 
 
 def test_one_batch_can_reveal_that_a_guest_has_an_id(outbox: Outbox) -> None:

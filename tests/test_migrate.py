@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -51,6 +52,33 @@ def test_the_known_revisions_are_those_of_the_migrations() -> None:
     script.set_main_option("script_location", database.migrations())
     revisions = [each.revision for each in ScriptDirectory.from_config(script).walk_revisions()]
     assert tuple(reversed(revisions)) == database.REVISIONS
+
+
+def test_whom_an_older_version_left_with_one_contact_is_told_again(tmp_path: Path) -> None:
+    """Nobody knows any more what of it is whose."""
+    path = tmp_path / "outbox.db"
+    migrate_to("0007", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO contacts (customer_key, source, synced_email) VALUES (?, 'custom', ?)",
+            [("custom:1", "a@example.com"), ("custom:2", "a@example.com"), ("custom:3", "b@example.com")]
+            + [(f"custom:{number}", None) for number in (4, 5)],
+        )
+    database.migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT customer_key FROM contacts WHERE is_overtaken ORDER BY 1")
+        assert found.fetchall() == [("custom:1",), ("custom:2",)]
+
+
+def migrate_to(revision: str, path: Path) -> None:
+    script = Config()
+    script.set_main_option("script_location", database.migrations())
+    sqlite3.connect(path).close()
+    engine = database.engine(path)
+    with engine.begin() as connection:
+        script.attributes["connection"] = connection
+        command.upgrade(script, revision)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no file", "an empty file"])

@@ -1,10 +1,13 @@
 """Customers who meet at an address: their deliveries take turns, and each contact ends as the shop has it."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from outboxd import clock
 from outboxd.brevo.sandbox import Fault
 from tests.shop import MakeShop, Shop
 
@@ -64,6 +67,87 @@ def test_the_last_of_two_customers_with_one_contact_takes_it_along(
     shop.drain()
     left = [(each["emailBlacklisted"], each["listIds"]) for each in shop.sandbox.contacts]
     assert left == ([(True, [])] if behavior == "soft" else [])
+
+
+BOTH = {"email": "ann@example.com", "firstName": "Ann"}
+
+
+def is_out(shop: Shop) -> Any:
+    return shop.contact(BOTH["email"])["emailBlacklisted"]
+
+
+def test_an_opt_out_is_told_after_another_customer_with_the_contact_opted_in(shop: Shop) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False)
+        shop.later(seconds=1)
+    shop.sent("updated", id=2, acceptsMarketing=True)
+    assert not is_out(shop)
+    shop.later(seconds=1)
+    shop.sent("updated", id=1, firstName="Ann")
+    shop.later(seconds=1)
+    event = shop.sent("updated", id=1, **BOTH, acceptsMarketing=False)
+    assert event["attempts_made"][0]["verdict"] == "delivered"
+    assert is_out(shop)
+
+
+def test_an_opt_in_that_comes_late_lifts_no_opt_out_that_another_customer_said_since(shop: Shop) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False)
+    before = clock.to_text(shop.clock())
+    shop.later(minutes=1)
+    shop.sent("updated", id=2, **BOTH, acceptsMarketing=False)
+    shop.sent("updated", id=1, **BOTH, acceptsMarketing=True, updatedAt=before)
+    assert is_out(shop)
+    shop.later(minutes=1)
+    shop.sent("updated", id=2, acceptsMarketing=True)
+    assert not is_out(shop), "that is the last word"
+
+
+@pytest.mark.parametrize("end", [("deleted", {}), ("updated", {"email": "new@example.com"})])
+def test_what_one_said_who_left_is_not_believed_of_whoever_stays(
+    shop: Shop, end: tuple[str, dict[str, str]]
+) -> None:
+    """Neither the name nor the opt-in, though nobody shares the contact any more."""
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False)
+        shop.later(seconds=1)
+    shop.sent("updated", id=2, firstName="Anne", acceptsMarketing=True)
+    shop.later(seconds=1)
+    shop.sent(end[0], id=2, **end[1])
+    shop.later(seconds=1)
+    shop.sent("updated", id=1, **BOTH, acceptsMarketing=False)
+    assert people(shop)[BOTH["email"]] == "Ann"
+    assert is_out(shop)
+
+
+def test_what_was_perhaps_delivered_of_one_customer_is_not_believed_of_another(shop: Shop) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH)
+        shop.later(seconds=1)
+    shop.sandbox.faults.add(Fault(behaviour="lost_answer", method="PUT", times=1))
+    assert shop.sent("updated", id=1, firstName="Anne")["status"] == "pending"
+    shop.sent("updated", id=2, firstName="Ann")
+    assert people(shop) == {BOTH["email"]: "Ann"}
+
+
+def test_of_many_customers_with_one_contact_a_record_touches_only_who_was_told_last(shop: Shop) -> None:
+    shop.sent("created", id=1, **BOTH)
+    row = "'custom:t' || ?1, 'custom', 't' || ?1, ?2, ?2, 1"
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO contacts (customer_key, source, customer_id, email, synced_email, is_overtaken)"
+            f" VALUES ({row})",
+            [(number, BOTH["email"]) for number in range(100)],
+        )
+        connection.execute("CREATE TABLE touched (customer_key TEXT)")
+        connection.execute(
+            "CREATE TRIGGER touch AFTER UPDATE ON contacts BEGIN"
+            " INSERT INTO touched VALUES (NEW.customer_key); END"
+        )
+    shop.later(seconds=1)
+    shop.sent("updated", id="t7", firstName="Tom")
+    assert shop.rows("SELECT DISTINCT * FROM touched ORDER BY 1") == [("custom:1",), ("custom:t7",)]
+    assert shop.rows("SELECT customer_key FROM contacts WHERE NOT is_overtaken") == [("custom:t7",)]
 
 
 def test_what_a_contact_lost_in_brevo_is_sent_again_when_it_is_told_again(shop: Shop) -> None:

@@ -82,11 +82,11 @@ def test_no_change_is_told_once_its_lease_might_not_outlast_it(shop: Shop) -> No
     """Also one that was found in time: others of a convoy may have taken long."""
     shop.enqueue("created", **ANN)
     courier, plan = app.brevo(shop.settings, KEY), app.plan(shop.settings)
-    delivery = Delivery(courier, plan, clock=shop.clock)
     with closing(app.outbox(shop.settings)) as outbox:
+        delivery = Delivery(courier, plan, outbox.others, clock=shop.clock)
         outbox.admit([admission(each, plan.reading) for each in outbox.fresh()], shop.clock())
         [claim] = outbox.claim(shop.clock(), limit=1, lease=courier.longest + timedelta(seconds=5))
-    errand = delivery.begin(claim)
+        errand = delivery.begin(claim)
     assert isinstance(errand, Errand)
     assert errand.change is not None
     shop.later(seconds=6)

@@ -45,5 +45,6 @@ def shared_option(command: Command) -> Command:
     return click.option(
         "--shared",
         is_flag=True,
-        help="Drain even if another process does; each of them spends Brevo's rate limit.",
+        help="Drain even if another process does; each of them spends Brevo's rate limit, and neither waits "
+        "for the other where customers have one address.",
     )(command)

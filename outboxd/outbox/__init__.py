@@ -10,7 +10,9 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any, cast
 
@@ -21,7 +23,7 @@ from outboxd import database
 from outboxd.anchor import Anchor
 from outboxd.clock import from_text, to_text
 from outboxd.errors import AdriftError
-from outboxd.event import Claim, Event, Result
+from outboxd.event import Claim, Event, Others, Result
 from outboxd.locks import turn
 from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, recording, statements
@@ -78,6 +80,7 @@ class Outbox:
             raise database.unusable(path, error) from error
         self.anchor.hold_log()
         self._is_log_settled = self.is_log_lost = False
+        self._looking = Lock()
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -151,7 +154,8 @@ class Outbox:
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
         try:
-            return self._watch.execute(sql, values).fetchall()
+            with self._looking:
+                return self._watch.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
 
@@ -185,10 +189,13 @@ class Outbox:
         """How many admitted live events, written after then, are pending and were not tried yet."""
         return int(self._look(statements.LIVE_WAITING, after=to_text(after) if after else "")[0][0])
 
+    def others(self, customer_key: str, email: str) -> Others:
+        """Who but this customer has the contact at this address. Safe for many threads."""
+        return contacts.others(partial(self._look, key=customer_key, email=email))
+
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""
-        found = self._look(statements.STATE, key=key)
-        return str(found[0][0]) if found else None
+        return str(found[0][0]) if (found := self._look(statements.STATE, key=key)) else None
 
     # The life of an event.
 
@@ -272,7 +279,6 @@ class Outbox:
             if len(kept) < len(results):
                 writes = recording.writes(kept, now)
             execute(connection, writes)
-            execute(connection, contacts.aligned(connection, recording.told(kept), now))
             tried = recording.attempts(kept)
             endings.warn(connection, tried, now)
             self.notices.write(connection, tried, whose, now)
@@ -320,12 +326,9 @@ class Outbox:
         self, values: Mapping[str, str], now: datetime, *, notice: tuple[str, Mapping[str, Any]] | None = None
     ) -> None:
         """Write what `status` is to know of this process: its heartbeat, its lane; and a `notice` of it."""
+        rows = [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()]
         with self._transaction() as connection:
-            many(
-                connection,
-                endings.SAVE_STATE,
-                [{"key": key, "value": value, "now": to_text(now)} for key, value in values.items()],
-            )
+            many(connection, endings.SAVE_STATE, rows)
             if notice is not None:
                 self.notices.tell(connection, *notice, now)
 
@@ -392,8 +395,6 @@ def _held(connection: Connection, results: Sequence[Result]) -> dict[int, tuple[
 
 
 def _is_held(claim: Claim, held: Mapping[int, tuple[int, str]]) -> bool:
-    """Whether the lease is still this claim's: a later claim has another attempt number, or, after a
-    revival has set that back, another time.
-    """
+    """Whether the lease is still this claim's: a later one has another attempt number, or another time."""
     claimed_at = to_text(claim.claimed_at)
     return all(held.get(event.id) == (event.attempts, claimed_at) for event in claim.events)

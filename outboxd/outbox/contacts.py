@@ -1,33 +1,39 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from outboxd.clock import to_text
-from outboxd.event import Contact, Register, Stamp
+from outboxd.event import Contact, Others, Register, Stamp
 from outboxd.outbox.rows import Write, at_once, table
 
 CONTACTS = """
 SELECT customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing,
-       consent_at, deleted_at, born_at, is_redacted, synced_email IS NOT NULL AND EXISTS (
-    SELECT 1 FROM contacts AS other
-    WHERE other.synced_email = contacts.synced_email AND other.customer_key <> contacts.customer_key
-      AND (other.deleted_at IS NULL OR other.born_at IS NOT NULL)
-)
+       consent_at, deleted_at, born_at, is_redacted, is_overtaken
 FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))
 """
 
 CHANGED = (
     "email", "email_at", "synced_email", "fields", "labels", "accepts_marketing", "consent_at", "deleted_at",
-    "born_at", "is_redacted",
+    "born_at", "is_redacted", "is_overtaken",
 )  # fmt: skip
 
 CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
+
+OTHERS = """
+SELECT max(deleted_at IS NULL OR born_at IS NOT NULL), max(iif(accepts_marketing = 0, consent_at, NULL))
+FROM contacts WHERE synced_email = :email AND customer_key <> :key
+"""
+
+SAID = """
+SELECT fields FROM contacts
+WHERE synced_email = :email AND customer_key <> :key AND (deleted_at IS NULL OR born_at IS NOT NULL)
+"""
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
 
@@ -36,10 +42,13 @@ UPDATE contacts SET {CHANGES}, synced_at = :now
 FROM {table("customer_key", *CHANGED)} WHERE contacts.customer_key = told.customer_key
 """
 
-SHARERS = f"""
-SELECT told.customer_key, contacts.customer_key
-FROM {table("customer_key", "email")} CROSS JOIN contacts
-ON contacts.synced_email = told.email AND contacts.customer_key <> told.customer_key
+# All but the last who was told are overtaken already: however many have the contact, this finds one of them.
+OVERTAKE = f"""
+UPDATE contacts SET is_overtaken = 1 WHERE customer_key IN (
+    SELECT contacts.customer_key FROM {table("customer_key", "email")} CROSS JOIN contacts
+    ON contacts.synced_email = told.email AND contacts.is_overtaken = 0
+       AND contacts.customer_key <> told.customer_key
+)
 """
 
 
@@ -67,7 +76,7 @@ def contact(row: Sequence[Any]) -> Contact:
 
 def _contact(row: Sequence[Any]) -> Contact:
     key, source, customer_id, email, email_at, synced_email, fields, labels, accepts, *rest = row
-    consent_at, deleted_at, born_at, is_redacted, is_shared = rest
+    consent_at, deleted_at, born_at, is_redacted, is_overtaken = rest
     if not isinstance(source, str) or any(
         isinstance(each, bytes) for each in (customer_id, email, synced_email)
     ):
@@ -86,7 +95,7 @@ def _contact(row: Sequence[Any]) -> Contact:
         deleted_at=_stamp(deleted_at),
         born_at=_stamp(born_at),
         is_redacted=bool(is_redacted),
-        is_shared=bool(is_shared),
+        is_overtaken=bool(is_overtaken),
     )
 
 
@@ -94,29 +103,28 @@ def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
 
 
+def others(ask: Callable[[str], Sequence[Sequence[Any]]]) -> Others:
+    """What `ask` tells of those others by OTHERS and, if one of them lives, by SAID."""
+    [(are_alive, out_at)] = ask(OTHERS)
+    newest: dict[str, Sequence[str]] = {}
+    for (fields,) in ask(SAID) if are_alive else ():
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):  # another program spoiled it
+            for name, told in json.loads(fields).items():
+                newest[name] = max(told, newest.get(name, told))
+    said = {name: Register(Stamp.parse(at), digest) for name, (at, digest) in newest.items()}
+    return Others(bool(are_alive), _stamp(out_at), said)
+
+
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:
     """Contacts as they were delivered at `now`."""
     return at_once(SAVE_CONTACTS, [_row(contact) for contact in changed], now=to_text(now))
 
 
-def aligned(connection: Connection, told: Sequence[Contact], now: datetime) -> list[Write]:
-    """Others may have the same contact in Brevo as those that were `told`: it holds of them what was told."""
-    keyed = {each.customer_key: each for each in told}
-    addresses = [{"customer_key": key, "email": each.synced_email} for key, each in keyed.items()]
-    pairs = [
-        row for sql, values in at_once(SHARERS, addresses) for row in connection.exec_driver_sql(sql, values)
-    ]
-    others = load(connection, {other for _, other in pairs}) if pairs else {}
-    changed = []
-    for key, other in pairs:
-        there, believed = keyed[key].fields, others[other].fields
-        fields = {
-            name: register._replace(digest=there[name].digest) if name in there else register
-            for name, register in believed.items()
-        }
-        if fields != believed:
-            changed.append(replace(others[other], fields=fields))
-    return save(changed, now)
+def overtake(told: Iterable[tuple[str, str]]) -> list[Write]:
+    """Of these customers, by their keys, Brevo was told something at these addresses: what it was told there
+    of others may stand no more.
+    """
+    return at_once(OVERTAKE, [{"customer_key": key, "email": email} for key, email in told])
 
 
 def _row(contact: Contact) -> dict[str, Any]:
@@ -135,6 +143,7 @@ def _row(contact: Contact) -> dict[str, Any]:
         "deleted_at": text(contact.deleted_at),
         "born_at": text(contact.born_at),
         "is_redacted": contact.is_redacted,
+        "is_overtaken": contact.is_overtaken,
     }
 
 

@@ -33,9 +33,9 @@ JOIN contacts USING (customer_key)
 # A customer whose events named no address yet takes over what is known of the address that is theirs.
 ABSORB = """
 UPDATE contacts SET (email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-                     deleted_at, born_at, is_redacted, synced_at) =
+                     deleted_at, born_at, is_redacted, is_overtaken, synced_at) =
     (SELECT email, email_at, synced_email, fields, labels, accepts_marketing, consent_at,
-            deleted_at, born_at, is_redacted, synced_at
+            deleted_at, born_at, is_redacted, is_overtaken, synced_at
      FROM contacts AS other WHERE other.customer_key = :old)
 WHERE customer_key = :key AND email IS NULL AND synced_email IS NULL AND deleted_at IS NULL
 """
@@ -59,9 +59,12 @@ WHERE status = 'dead' AND dropped_at IS NULL AND customer_key IN (SELECT value F
 """
 
 MAKE = f"""
-INSERT OR IGNORE INTO contacts (customer_key, source, customer_id)
-SELECT key, source, customer_id FROM {table("key", "source", "customer_id")}
+INSERT OR IGNORE INTO contacts (customer_key, source, customer_id, is_overtaken)
+SELECT key, source, customer_id, is_overtaken FROM {table("key", "source", "customer_id", "is_overtaken")}
 """
+
+# Whoever of two with one address is delivered later is to see what the other one said.
+MEET = "UPDATE contacts SET is_overtaken = 1 WHERE customer_key = :key"
 
 NAME = "UPDATE contacts SET customer_id = :customer_id WHERE customer_key = :key"
 
@@ -110,6 +113,7 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str
     found = {admission.event.id: directory.customer(admission) for admission in admissions}
     execute(connection, at_once(MAKE, directory.made))
     many(connection, NAME, directory.named)
+    many(connection, MEET, [{"key": key} for key in sorted(directory.met)])
     owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
     execute(connection, at_once(OWN, owned))
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
@@ -124,6 +128,7 @@ class _Directory:
 
     def __init__(self, connection: Connection, admissions: Sequence[Admission]) -> None:
         self.made: list[dict[str, Any]] = []
+        self.met: set[str] = set()
         self.named: list[dict[str, Any]] = []
         self.merged: dict[str, str] = {}
         self.owned: dict[tuple[str, str], str] = {}
@@ -160,7 +165,10 @@ class _Directory:
                 self.named.append({"key": key, "customer_id": customer_id})
         if key is None:
             key = customer_key(admission)
-            self.made.append({"key": key, "source": source, "customer_id": customer_id})
+            made = {"key": key, "source": source, "customer_id": customer_id}
+            self.made.append({**made, "is_overtaken": at_address is not None})
+            if at_address is not None:
+                self.met.add(at_address)
         if customer_id is not None:
             self._by_id[source, customer_id] = key
             self._with_id.add(key)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from outboxd.clock import to_text
-from outboxd.event import Contact, Outcome, Result, Verdict
+from outboxd.event import Outcome, Remove, Result, Upsert, Verdict
 from outboxd.outbox import contacts, customers, endings, statements
 from outboxd.outbox.endings import Tried
 from outboxd.outbox.rows import Write, at_once
@@ -33,6 +33,7 @@ def writes(results: Sequence[Result], now: datetime) -> list[Write]:
         *endings.attempts(tried, now),
         *endings.count(tried, sum(result.calls for result in results), now),
         *contacts.save(changed, now),
+        *contacts.overtake(sorted(_told(results))),
         *customers.remember(changed),
         *_revive(results),
         *at_once(statements.ELECT, [_turn(result, now) for result in results]),
@@ -49,13 +50,14 @@ def attempts(results: Sequence[Result]) -> list[Tried]:
     ]
 
 
-def told(results: Sequence[Result]) -> list[Contact]:
-    """The contacts that Brevo took something of."""
-    return [
-        result.contact
+def _told(results: Sequence[Result]) -> set[tuple[str, str]]:
+    """The customers of whom Brevo was told something, and where; also those of whom it perhaps was."""
+    return {
+        (result.contact.customer_key, each.change.email)
         for result in results
-        if any(each.verdict is Verdict.DELIVERED and each.call for each in result.outcomes.values())
-    ]
+        for each in result.settled
+        if isinstance(each.change, Upsert | Remove)
+    }
 
 
 def _purge(results: Sequence[Result]) -> list[Write]:
