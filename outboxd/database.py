@@ -26,7 +26,8 @@ FILE_MODE = 0o660
 BUSY_TIMEOUT = 30.0  # seconds
 PAGE_SIZE = 1024
 """Bytes. An event changes a few of them in a dozen places, and for each a whole page is written, to the log
-and to the file. With SQLite's own 4096 that would be twice as much.
+and to the file: with SQLite's own 4096 two thirds more. A row that fills more than half a page has it alone,
+which takes room.
 """
 
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset

@@ -94,7 +94,8 @@ def fold(
     is_in_doubt = contact.is_overtaken or contact.synced_email not in (None, address)
     newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
     overruled = newer & complete.keys()
-    complete = {name: value for name, value in complete.items() if name not in newer}
+    if overruled:
+        complete = {name: value for name, value in complete.items() if name not in overruled}
     differing = {
         name: value
         for name, value in complete.items()
@@ -119,6 +120,11 @@ def fold(
         is_shared=contact.synced_email not in (None, address) and others(contact.synced_email).are_alive,
         delivered=frozenset(contact.fields),
     )
+    is_idle = _is_idle(change)
+    is_overtaken = contact.is_overtaken or bool(overruled)
+    if is_overtaken and not is_idle and is_consent_said:
+        delivered = {name for name, register in fields.items() if register.digest != EMPTIED}
+        is_overtaken = not delivered <= change.attributes.keys()
     told = replace(
         told,
         email=address,
@@ -127,15 +133,13 @@ def fold(
         fields=fields,
         labels=labels,
         is_redacted=False,
+        is_overtaken=is_overtaken,
     )
-    if _is_idle(change):
-        if overruled:
-            return Folded(Nothing(Verdict.SUPERSEDED, OVERRULED), told, void)
+    if is_idle and overruled:
+        return Folded(Nothing(Verdict.SUPERSEDED, OVERRULED), told, void)
+    if is_idle:
         return Folded(Nothing(Verdict.UNCHANGED, "Brevo already has all of it"), told, void)
-    delivered = {name for name, register in fields.items() if register.digest != EMPTIED}
-    is_told = is_consent_said and delivered <= change.attributes.keys()
-    is_overtaken = not is_told and (contact.is_overtaken or bool(overruled))
-    return Folded(change, replace(told, is_overtaken=is_overtaken), void)
+    return Folded(change, told, void)
 
 
 def digest(value: Any) -> str:

@@ -6,6 +6,7 @@ claims to Brevo. HTTP never happens inside a transaction. `step` is one round an
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -97,6 +98,7 @@ class Relay:
         self._clockwork = Clockwork(outbox, self._delivery, self._importing, clock)
         self._clock = clock
         self._charge = charge
+        self._placed = on_one_processor if charge.inherits else nullcontext  # two drains would share it
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self._crew, clock=clock, chance=chance)
         self._alone = self._convoys = self._admitted = 0
@@ -110,27 +112,27 @@ class Relay:
 
     # The loop, and its two ways of ending.
 
-    @on_one_processor()
     def run(self, stopping: threading.Event, grace: timedelta) -> None:
         """Drain until `stopping` is set and the bell rung; then finish what is in flight, for `grace`."""
-        while not stopping.is_set():
-            try:
-                seen = self._wake.seen()
-                self._charge.check()
-                pause = self.step()
-                self._charge.trouble.over()
-                self._sleep(pause, seen)
-            except AdriftError as error:
-                self._charge.trouble.tell(error)
-                self.is_adrift = True
-                self._delivery.halt()
-                self._leave(stopping.wait)
-                self._crew.close(waits=True)  # what is in flight ends, unrecorded
-                return self.close()
-            except Exception as error:  # the disk is full, the file is locked: it may mend
-                self._charge.trouble.tell(error)
-                stopping.wait(AGAIN)
-        return self._finish(grace)
+        with self._placed():
+            while not stopping.is_set():
+                try:
+                    seen = self._wake.seen()
+                    self._charge.check()
+                    pause = self.step()
+                    self._charge.trouble.over()
+                    self._sleep(pause, seen)
+                except AdriftError as error:
+                    self._charge.trouble.tell(error)
+                    self.is_adrift = True
+                    self._delivery.halt()
+                    self._leave(stopping.wait)
+                    self._crew.close(waits=True)  # what is in flight ends, unrecorded
+                    return self.close()
+                except Exception as error:  # the disk is full, the file is locked: it may mend
+                    self._charge.trouble.tell(error)
+                    stopping.wait(AGAIN)
+            return self._finish(grace)
 
     def _finish(self, grace: timedelta) -> None:
         """Record what is in flight as it ends. What does not end in time keeps its lease until it lapses."""
@@ -149,13 +151,12 @@ class Relay:
                 self.bell.wait(max(0.0, min(TICK, give_up - monotonic())))
         self.close()
 
-    @on_one_processor()
     def drain(self, *, until_nothing_waits: bool = False) -> None:
         """Deliver until nothing is due (or even waits for another attempt), or the lane is blocked."""
         self._is_draining = True
         if standing(self._outbox.state(KEY)) is None:
             self._mode.demand(self._clock())
-        with self._notifying.awaited():
+        with self._placed(), self._notifying.awaited():
             while True:
                 seen = self._wake.seen()
                 pause = self.step()

@@ -51,6 +51,13 @@ def test_whoever_drains_from_a_program_of_their_own_has_all_their_processors_bac
     assert allowed() == before
 
 
+def kept_by(daemon: Daemon) -> list[str]:
+    """Of the threads that keep to one processor, which."""
+    tasks = Path(f"/proc/{daemon.process.pid}/task").glob("*/status")
+    told = [re.search(r"Cpus_allowed_list:\s*(\S+)", each.read_text()) for each in tasks]
+    return [each[1] for each in told if each is not None and each[1].isdecimal()]
+
+
 def test_a_daemon_delivers_on_one_processor(tmp_path: Path) -> None:
     """Its draining thread and those that deliver; the others go where they like."""
     config = tmp_path / "config.yaml"
@@ -58,8 +65,18 @@ def test_a_daemon_delivers_on_one_processor(tmp_path: Path) -> None:
         daemon.ready()
         outboxd.enqueue("customer_created", {"id": 1, "email": "ada@example.com"}, db=daemon.database)
         until(lambda: daemon.status()["delivered"] == 1)
-        tasks = Path(f"/proc/{daemon.process.pid}/task").glob("*/status")
-        told = [re.search(r"Cpus_allowed_list:\s*(\S+)", each.read_text()) for each in tasks]
-    kept = [each[1] for each in told if each is not None and each[1].isdecimal()]
+        kept = kept_by(daemon)
     assert len(kept) >= 2
     assert len(set(kept)) == 1
+
+
+@pytest.mark.skipif(len(allowed()) < 2, reason="there is one processor for all")
+def test_a_daemon_beside_another_one_goes_where_it_likes(tmp_path: Path) -> None:
+    """Or both might keep to the same."""
+    config = tmp_path / "config.yaml"
+    with Sandbox() as sandbox, Daemon(write_config(config, sandbox.url), "--shared") as first:
+        first.ready()
+        with Daemon(config, "--shared") as second:
+            second.ready()
+            until(lambda: kept_by(first))
+            assert kept_by(second) == []
