@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from operator import eq
-from weakref import WeakSet
 
 from outboxd import database
 from outboxd.errors import OutboxdError
@@ -34,7 +33,6 @@ class Anchor:
         self._place = os.path.realpath(path)  # SQLite makes the log where the file itself is
         self._file = database.identity(path)
         self._log: Log | None = None
-        _anchors.add(self)
 
     def hold_log(self) -> None:
         """The log that lies there by now is the one that is open, if it is one that this process has open.
@@ -44,7 +42,7 @@ class Anchor:
         if self._log is not None:
             return
         self._log = self._beside()
-        if any(self._log) and len(_anchors) > 1:
+        if any(self._log):
             with suppress(OSError):  # no /proc: it is taken to be the one
                 opened = _open_here()
                 self._log = tuple(each if each in opened else NAMELESS for each in self._log)
@@ -103,17 +101,11 @@ class Anchor:
         return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)
 
 
-_anchors: WeakSet[Anchor] = WeakSet()
-"""Those of this process."""
-
-
 def _open_here() -> set[tuple[int, int]]:
-    """The logs, and indexes to logs, that this process has open, wherever they lie."""
+    """Every file that this process has open, wherever it lies."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
-        descriptor = f"/proc/self/fd/{name}"
+    for descriptor in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # closed meanwhile
-            if any(suffix in os.readlink(descriptor) for suffix in SUFFIXES):
-                status = os.stat(descriptor)
-                found.add((status.st_dev, status.st_ino))
+            status = os.fstat(int(descriptor))
+            found.add((status.st_dev, status.st_ino))
     return found

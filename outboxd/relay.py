@@ -156,7 +156,7 @@ class Relay:
         self._is_draining = True
         if standing(self._outbox.state(KEY)) is None:
             self._mode.demand(self._clock())
-        with self._placed(), self._notifying.awaited():
+        with self._notifying.awaited():
             while True:
                 seen = self._wake.seen()
                 pause = self.step()

@@ -12,7 +12,6 @@ from outboxd.brevo.sandbox import Sandbox
 from outboxd.processor import on_one_processor
 from tests.conftest import until
 from tests.processes import Daemon, write_config
-from tests.shop import Shop
 
 
 def allowed() -> set[int]:
@@ -40,14 +39,6 @@ def test_where_it_is_not_allowed_all_stays_as_it_was(monkeypatch: pytest.MonkeyP
         patch.setattr(os, call, refuse)
         with on_one_processor():
             pass
-    assert allowed() == before
-
-
-def test_whoever_drains_from_a_program_of_their_own_has_all_their_processors_back(shop: Shop) -> None:
-    before = allowed()
-    shop.enqueue("created", id=1, email="ada@example.com")
-    shop.drain()
-    assert shop.status()["pending"] == 0
     assert allowed() == before
 
 
