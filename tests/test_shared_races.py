@@ -27,19 +27,19 @@ def there(shop: Shop) -> list[Any]:
     return [(each["email"], each["attributes"]) for each in shop.sandbox.contacts]
 
 
-def two(shop: Shop) -> None:
-    """Two customers with one contact."""
+def two(shop: Shop, *names: str) -> None:
+    """Two customers with one contact, and one after the other what they are called by now, yet to be told."""
     for customer_id in (1, 2):
         shop.sent("created", id=customer_id, **ANN)
+        shop.later(seconds=1)
+    for customer_id, name in enumerate(names, 1):
+        shop.enqueue("updated", id=customer_id, firstName=name)
         shop.later(seconds=1)
 
 
 def test_a_claim_that_was_made_before_the_others_record_is_made_anew(shop: Shop) -> None:
     """It knows of no other name there, and would take the one that it brings for no news."""
-    two(shop)
-    for customer_id, name in ((1, "Anne"), (2, "Ann")):
-        shop.enqueue("updated", id=customer_id, firstName=name)
-        shop.later(seconds=1)
+    two(shop, "Anne", "Ann")
     with ByHand.of(shop) as by_hand:
         first, second = by_hand.claim()
         assert by_hand.deliver(first) == {"delivered"}
@@ -89,10 +89,7 @@ def test_a_move_that_was_claimed_before_takes_no_contact_along_that_another_cust
 
 def test_of_two_claims_of_one_contact_the_older_one_goes_first(shop: Shop) -> None:
     """Whichever a thread happens to begin first."""
-    two(shop)
-    for customer_id, name in ((1, "Anne"), (2, "Anna")):
-        shop.enqueue("updated", id=customer_id, firstName=name)
-        shop.later(seconds=1)
+    two(shop, "Anne", "Anna")
     with ByHand.of(shop) as by_hand:
         older, newer = by_hand.claim()
         assert by_hand.deliver(newer) == {"blocked"}
@@ -103,10 +100,7 @@ def test_of_two_claims_of_one_contact_the_older_one_goes_first(shop: Shop) -> No
 
 
 def test_a_claim_that_comes_to_nothing_keeps_nobody_waiting(shop: Shop) -> None:
-    two(shop)
-    for customer_id, name in ((1, "Anne"), (2, "Anna")):
-        shop.enqueue("updated", id=customer_id, firstName=name)
-        shop.later(seconds=1)
+    two(shop, "Anne", "Anna")
     with ByHand.of(shop) as by_hand:
         older, newer = by_hand.claim()
         by_hand.record(by_hand.untried(older))
