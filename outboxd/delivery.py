@@ -169,7 +169,7 @@ class Addresses:
                     self._expected.setdefault(address, {})[customer_key] = None
 
     def take(self, customer_key: str, addresses: Collection[str]) -> bool:
-        """Take all of them for a customer, or none and False: they are another's, or now or before."""
+        """Take all of them for a customer; or none, and False: another has one, had it since, or is first."""
         with self._lock:
             turn, _ = self._turns.get(customer_key, (None, ()))
             self._no_more(customer_key)
@@ -179,12 +179,14 @@ class Addresses:
             return True
 
     def _is_anothers(self, address: str, customer_key: str, turn: int | None) -> bool:
+        if self._taken.get(address, customer_key) != customer_key:
+            return True
         if turn is None:  # nobody expected them
-            return self._taken.get(address, customer_key) != customer_key
+            return False
         first = next(iter(self._expected.get(address, ())), None)
         is_early = first is not None and self._turns[first][0] < turn
         is_late = self._left.get(address, 0) > turn
-        return is_early or is_late or self._taken.get(address, customer_key) != customer_key
+        return is_early or is_late
 
     def bar(self, customer_key: str, address: str) -> None:
         """Take one that will not be free soon."""

@@ -39,7 +39,7 @@ PAYLOAD = "SELECT event, payload, source FROM outbox WHERE id = :id"
 
 STATUS = "SELECT status, customer_key, last_error FROM outbox WHERE id = :id"
 
-# Folded with newer news it is not what redacted the customer, who is redacted by something later then.
+# A redaction that was folded with newer news removed nothing: its call was not a DELETE.
 REDACTION = """
 SELECT is_redacted AND coalesce(call, 'DELETE') LIKE 'DELETE%', detail
 FROM contacts LEFT JOIN attempts ON event_id = :id

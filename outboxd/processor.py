@@ -26,5 +26,5 @@ def on_one_processor() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # also that there are none
+        with suppress(OSError):  # which setting none is, too
             os.sched_setaffinity(0, allowed)

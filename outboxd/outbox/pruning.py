@@ -131,7 +131,7 @@ class Pruning:
         """Give free pages back to the file system, but for some to spare; how many."""
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        if not self._connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # whoever made the file said so
+        if not self._connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # nor can it give any back
             return 0
         surplus = free - (max(SPARE, pages // 20) if spare is None else spare)
         if surplus <= 0:
