@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import os
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -157,13 +156,11 @@ class Writer:
         """A writer to the outbox at `path`, which must be of this version's schema."""
         with closing(Pooled(os.path.realpath(path), path)) as pooled:
             connection = pooled.connection
-            try:
+            with database.explained(path):
                 database.check_revision(path, database.revision(connection))
                 # Keys are hashes, so that each chunk touches pages all over their index: carried into the
                 # file as often as others do, they would be written again and again.
                 connection.execute(f"PRAGMA wal_autocheckpoint = {database.LOG_LIMIT // database.PAGE_SIZE}")
-            except sqlite3.Error as error:
-                raise database.unusable(path, error) from error
             yield cls(path, pooled, source=source, now=now)
 
     def put(self, entries: Sequence[Entry]) -> Sequence[Refusal]:
@@ -171,11 +168,8 @@ class Writer:
         if not entries:
             return ()
         sleep(max(0.0, self._rested_at - monotonic()))
-        try:
-            with turn(self._path):
-                self._write(entries)
-        except sqlite3.Error as error:
-            raise database.unusable(self._path, error) from error
+        with database.explained(self._path), turn(self._path):
+            self._write(entries)
         self._rested_at = monotonic() + REST
         return ()
 

@@ -6,7 +6,7 @@ What is copied is one state of the file, whole and checked. It knows nothing of 
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from outboxd import database, place
@@ -75,12 +75,18 @@ def _runs(process_id: str) -> bool:
 
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
     """Copy one state of the database at `source` to a new file, of the directory's group, on the disk."""
-    with closing(database.connect(source, read_only=True)) as origin:
-        try:
-            copy_of(origin, target, advance)
-        except sqlite3.Error as error:
-            is_full = "is full" in str(error)  # to read takes no room
-            raise database.unusable(target.resolve() if is_full else source, error) from error
+    with closing(database.connect(source, read_only=True)) as origin, copying(source, target):
+        copy_of(origin, target, advance)
+
+
+@contextmanager
+def copying(source: Path, target: Path) -> Iterator[None]:
+    """What SQLite raises within this becomes an error of ours, of the one of the two that is at fault."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        is_full = "is full" in str(error)  # to read takes no room
+        raise database.unusable(target.resolve() if is_full else source, error) from error
 
 
 def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda _d, _a: None) -> None:

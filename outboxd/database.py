@@ -32,6 +32,16 @@ which takes room.
 
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
+SETTINGS = (
+    "synchronous = FULL",
+    "secure_delete = FAST",  # what is deleted within a page is wiped at once
+    f"journal_size_limit = {LOG_LIMIT}",
+)
+"""Those that each connection makes anew."""
+
+LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
+"""What is read ends early: others began a log of their own by an index that is still that of the old one."""
+
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
@@ -49,18 +59,15 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
 
     Raises NoOutboxError, RightsError or DatabaseError.
     """
-    try:
+    with explained(path):
         connection = _opened(path, "ro" if read_only else "rw")
-    except sqlite3.Error as error:
-        raise unusable(path, error) from error
-    connection.text_factory = decoded
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = FAST")  # what is deleted within a page is wiped at once
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
-    except sqlite3.Error as error:
-        connection.close()
-        raise unusable(path, error) from error
+        connection.text_factory = decoded
+        try:
+            for setting in SETTINGS:
+                connection.execute(f"PRAGMA {setting}")
+        except sqlite3.Error:
+            connection.close()
+            raise
     return connection
 
 
@@ -102,8 +109,23 @@ def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
+@contextmanager
+def explained(path: str | PathLike[str]) -> Iterator[None]:
+    """What SQLite raises of the file at `path` within this becomes an error of ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+
+
 def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoOutboxError | RightsError:
     """What an error of SQLite means for the file at `path`, with its mend."""
+    text = str(error)
+    if "unable to open" in text and not _may_open():  # and nothing can be imported, perhaps
+        return DatabaseError(
+            f"this process has too many files open to open {path}",
+            hint="close some, or allow it more: ulimit -n, or LimitNOFILE= of a systemd unit",
+        )
     from pathlib import Path
 
     from outboxd import place
@@ -124,11 +146,18 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     if (fault := place.in_the_way(Path(path))) is not None:
         # Never by removing it: what is committed and not yet in the database stands in the log.
         return RightsError(fault.told, hint=fault.mend)
-    text = str(error)
-    if "is full" in text or ("I/O error" in text and _is_full(directory)):
+    if getattr(error, "sqlite_errorcode", 0) == LOST_FRAMES:
         return DatabaseError(
-            f"the disk that holds {path} is full",
-            hint=f"make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
+            f"the log of {path} was removed under programs that have it open",
+            hint="restart them; leave what ends in -wal and -shm alone: SQLite makes it, and removes it",
+        )
+    is_full = _is_full(directory)
+    if "is full" in text or ("I/O error" in text and is_full):
+        kept = "" if is_full else " or temporary files"
+        return DatabaseError(
+            f"the disk that holds {path}{kept} is full",
+            hint="make room, such as by: sudo journalctl --vacuum-size=100M; "
+            f"see it with: df -h {directory}{' /var/tmp' if kept else ''}",
         )
     if "I/O error" in text:
         return DatabaseError(
@@ -152,6 +181,20 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     return DatabaseError(f"{path} cannot be used: {text}")
 
 
+def _may_open(files: int = 3) -> bool:
+    """Whether this process may have so many more files open: a database, its log, and the index to that."""
+    opened = []
+    try:
+        for _ in range(files):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
+
+
 def _is_full(directory: str) -> bool:
     """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
     found = os.statvfs(directory)
@@ -161,13 +204,8 @@ def _is_full(directory: str) -> bool:
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection for one look; SQLite's errors become ours."""
-    connection = connect(path, read_only=True)
-    try:
+    with closing(connect(path, read_only=True)) as connection, explained(path):
         yield connection
-    except sqlite3.Error as error:
-        raise unusable(path, error) from error
-    finally:
-        connection.close()
 
 
 def identity(path: str | PathLike[str]) -> tuple[int, int] | None:
@@ -299,8 +337,7 @@ def migrate(path: Path) -> tuple[str | None, str]:
 
 
 def _migrate(path: Path) -> tuple[str | None, str]:
-    connection = connect(path)
-    try:
+    with closing(connect(path)) as connection, explained(path):
         before = revision(connection)
         if before == REVISIONS[-1]:
             return before, before
@@ -315,10 +352,6 @@ def _migrate(path: Path) -> tuple[str | None, str]:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         keep_log(path, connection)
-    except sqlite3.Error as error:
-        raise unusable(path, error) from error
-    finally:
-        connection.close()
     _upgrade(path)
     return before, REVISIONS[-1]
 

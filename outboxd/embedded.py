@@ -101,7 +101,10 @@ class CustomerSync:
 
     def _check(self, relay: Relay) -> None:
         if relay.is_adrift:
-            raise AdriftError(f"{self._settings.database} was removed or replaced while it was in use")
+            raise AdriftError(
+                f"{self._settings.database} or its log was removed or replaced while it was in use",
+                hint="what was in it is saved beside it, as the log of outboxd says",
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

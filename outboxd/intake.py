@@ -116,15 +116,12 @@ def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], date
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
     give_up = monotonic() + pool.PATIENCE
     while True:
-        try:
-            with pool.connection(path) as pooled, turn(path):
-                if pooled.begin():
-                    moment = to_text(now())
-                    ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
-                    pooled.connection.execute("COMMIT")
-                    return ids
-        except sqlite3.Error as error:
-            raise database.unusable(path, error) from error
+        with database.explained(path), pool.connection(path) as pooled, turn(path):
+            if pooled.begin():
+                moment = to_text(now())
+                ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
+                pooled.connection.execute("COMMIT")
+                return ids
         if monotonic() > give_up:
             raise AdriftError(
                 f"the log of {path} was removed, and this program still has it open",

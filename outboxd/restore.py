@@ -13,8 +13,20 @@ from datetime import datetime
 from pathlib import Path
 
 from outboxd import database, locks
-from outboxd.backup import Advance, BackupError, check, copy, discard, free, part_of, plain, sync
-from outboxd.errors import EX_USAGE, DatabaseError, HeldError, OutboxdError, SchemaError
+from outboxd.backup import (
+    Advance,
+    BackupError,
+    check,
+    copy,
+    copy_of,
+    copying,
+    discard,
+    free,
+    part_of,
+    plain,
+    sync,
+)
+from outboxd.errors import EX_USAGE, HeldError, OutboxdError, SchemaError
 from outboxd.outbox.restoring import Then, compare, prepare
 
 PAGES = 2_000
@@ -39,22 +51,48 @@ class Restored:
     aside: Path | None
 
 
-class _ChangedError(Exception):
-    """Somebody wrote after the copy that is kept had been made."""
+class _ErasedError(Exception):
+    """Somebody was erased after the backup had been made fit."""
 
 
-class _Watch:
-    """Whether anybody has committed to the outbox since this was made."""
+class _Kept:
+    """The copy at `path` that is kept of the outbox, whole and on the disk, made while shops write."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, outbox: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._outbox = outbox
         self._connection = connection
-        self._version = self._look()
+        self._is_last = False
+        self._copy()
 
-    def has_changed(self) -> bool:
-        return self._look() != self._version
+    def complete(self) -> bool:
+        """Once nobody else can write: copy it anew if somebody did since; whether that was so."""
+        has_changed = self._look() != self._version
+        self._is_last = True
+        if has_changed:
+            self._copy()
+        return has_changed
+
+    def is_replaced(self) -> bool:
+        """Whether the outbox is another one by now, so that what stood there is here alone."""
+        return self._is_last and self._look() != self._version
+
+    def _copy(self) -> None:
+        self._version = self._look()
+        part = part_of(self.path)  # what has the name of a copy is whole
+        try:
+            with copying(self._outbox, part):
+                copy_of(self._connection, part)
+            if not self._is_last:
+                check(part)
+            part.replace(self.path)
+            sync(self.path.parent)
+        finally:
+            discard(part)
 
     def _look(self) -> int:
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        with database.explained(self._outbox):
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def restore(
@@ -77,7 +115,7 @@ def restore(
     check(backup)
     part = part_of(outbox)
     aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
-    with _alone(outbox, who), locks.turn(outbox), ExitStack() as stack:
+    with _alone(outbox, who), ExitStack() as stack:
         stack.callback(discard, part)
         while (restored := _try(backup, outbox, part, aside, now, hold, advance)) is None:
             pass
@@ -87,26 +125,25 @@ def restore(
 def _try(
     backup: Path, outbox: Path, part: Path, aside: Path, now: datetime, hold: bool | None, advance: Advance
 ) -> Restored | None:
-    """One try; None if somebody wrote meanwhile."""
+    """One try; None if somebody was erased meanwhile."""
     with ExitStack() as stack:
-        watch = _kept(stack, outbox, aside)
-        if watch is not None:
-            stack.enter_context(_undone(lambda: discard(aside), unless=watch.has_changed))
+        kept = _kept(stack, outbox, aside)
+        if kept is not None:
+            stack.enter_context(_undone(lambda: discard(aside), unless=kept.is_replaced))
         copy(backup, part, advance)
         database.migrate(part)
-        with closing(plain(part)) as made:
-            try:
-                then = compare(made, aside if watch else None)
-                if then.pending and hold is None:
-                    raise _undecided(backup, then)
-                prepare(made, then, now, hold=hold is True)
-            except sqlite3.Error as error:
-                raise database.unusable(part, error) from error
-        if watch is None:
+        with closing(plain(part)) as made, database.explained(part):
+            then = compare(made, aside if kept else None)
+            if then.pending and hold is None:
+                raise _undecided(backup, then)
+            prepare(made, then, now, hold=hold is True)
+        if kept is None:
             _move(outbox, aside)
             stack.enter_context(_undone(lambda: _move(aside, outbox), unless=lambda: _is_filled(outbox)))
             database.create(outbox)
-        if not _replace(part, outbox, watch):
+        try:
+            then = _replace(part, outbox, kept, then, now)
+        except _ErasedError:
             return None
     return Restored(then, aside if aside.exists() else None)
 
@@ -122,30 +159,22 @@ def _undone(undo: Callable[[], None], *, unless: Callable[[], bool]) -> Iterator
         raise
 
 
-def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Watch | None:
-    """Keep a copy of the outbox, and watch the outbox from then on; None if it is missing or damaged."""
+def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Kept | None:
+    """Keep a copy of the outbox; None if it is missing or damaged."""
     if not outbox.exists():
         return None
-    part = part_of(aside)  # what has the name of a copy is whole
     try:
-        watch = _Watch(stack.enter_context(closing(database.connect(outbox, read_only=True))))
-        copy(outbox, part)
-        check(part)
-        part.replace(aside)
-        sync(aside.parent)
-    except (OutboxdError, sqlite3.DatabaseError) as error:
+        connection = stack.enter_context(closing(database.connect(outbox, read_only=True)))
+        return _Kept(aside, outbox, connection)
+    except OutboxdError as error:
         if not _is_beyond_reading(error):
             raise
         return None
-    finally:
-        discard(part)
-    return watch
 
 
-def _is_beyond_reading(error: Exception) -> bool:
+def _is_beyond_reading(error: OutboxdError) -> bool:
     """Whether it is the outbox that is at fault: no outbox, damaged, or of a newer version than this."""
-    cause = error.__cause__ if isinstance(error, DatabaseError) else error
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, BackupError | SchemaError) or code in DAMAGED
 
 
@@ -158,27 +187,30 @@ def _move(outbox: Path, aside: Path) -> None:
             file.rename(place)
 
 
-def _replace(part: Path, outbox: Path, watch: _Watch | None) -> bool:
-    """Replace the content of the outbox in one transaction; False, and nothing done, if it has changed."""
+def _replace(part: Path, outbox: Path, kept: _Kept | None, then: Then, now: datetime) -> Then:
+    """Replace the content of the outbox in one transaction; what lies between the two, to the last event."""
     with closing(plain(part)) as made, closing(database.connect(outbox)) as live:
 
-        def look(_status: int, left: int, _pages: int) -> None:
-            # The first step took the lock, and the last one gives it back: what has changed did so before.
-            if left and watch is not None and watch.has_changed():
-                raise _ChangedError
+        def look(status: int, left: int, _pages: int) -> None:
+            # The first step takes the lock, and the last one gives it back: in between nobody writes. What
+            # this connection changes in the backup meanwhile, SQLite changes in what it has copied, too.
+            nonlocal then
+            has_lock = status == sqlite3.SQLITE_OK and left
+            if has_lock and kept is not None and kept.complete():
+                since = compare(made, kept.path)
+                if since.erased:
+                    raise _ErasedError
+                prepare(made, since, now, hold=False)  # what it had pending has been seen to
+                then = then.followed_by(since)
 
-        try:
+        with database.explained(outbox), locks.turn(outbox):
             _align(made, live)
             (pages,) = made.execute("PRAGMA page_count").fetchone()
             database.keep_log(outbox, live)  # of a new file; it stays so from the start
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
-        except _ChangedError:
-            return False
-        except sqlite3.Error as error:
-            raise database.unusable(outbox, error) from error
         with suppress(sqlite3.Error):  # there may be no room for both; the log is cut later, then
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return True
+    return then
 
 
 def _is_filled(outbox: Path) -> bool:

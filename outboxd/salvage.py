@@ -5,19 +5,17 @@ Once it is closed the kernel forgets it, with whatever was pending in there, so 
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
-from outboxd import database, report
-from outboxd.backup import copy_of, create, discard, move_to_free, part_of
+from outboxd import database
+from outboxd.backup import copy_of, create, discard, move_to_free, part_of, plain
 from outboxd.errors import DatabaseError
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
+from outboxd.outbox.restoring import PENDING
 from outboxd.trouble import AGAIN, Trouble
-
-LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
-"""What is read ends early: others began a log of their own by an index that is still that of the old one."""
 
 
 def salvage(outbox: Outbox, lost_at: datetime) -> Path:
@@ -27,8 +25,8 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     try:
         with outbox.opened() as origin:  # at once, whether or not there is room for a copy
             create(part)  # whatever fails from here on, its disk can be told
-            pending = origin.execute(report.DEPTH).fetchone()[0]
             copy_of(origin, part)
+        pending = _pending(part)
         target = move_to_free(part, lost)
     except sqlite3.Error as error:
         if not part.exists():
@@ -43,9 +41,16 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     return target
 
 
-def _hint(outbox: Outbox, target: Path, pending: int) -> str | None:
+def _pending(copied: Path) -> int | None:
+    """Counted, for the depth may be that of another state of a damaged file; None if that cannot be done."""
+    with suppress(sqlite3.Error), closing(plain(copied)) as connection:
+        return int(connection.execute(PENDING).fetchone()[0])
+    return None
+
+
+def _hint(outbox: Outbox, target: Path, pending: int | None) -> str | None:
     """What is to be done about what the copy has; nothing, where the outbox has it, too."""
-    if pending and not outbox.anchor.holds_file:
+    if pending != 0 and not outbox.anchor.holds_file:
         return f"to have it back: outboxd restore {target}"
     if outbox.is_log_lost:
         return "shops wrote without what is in there: send its customers again with outboxd backfill"
@@ -72,4 +77,4 @@ def _is_damaged(error: Exception) -> bool:
     """Whether nothing will ever be made of what is open: then nobody is to wait for it."""
     cause = error if isinstance(error, sqlite3.Error) else error.__cause__
     code = getattr(cause, "sqlite_errorcode", 0)
-    return code == LOST_FRAMES or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return code == database.LOST_FRAMES or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -8,6 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from outboxd.backup import BackupError, back_up, copy, move_to_free
 from outboxd.errors import HeldError, NoOutboxError, OutboxdError, SchemaError
 from outboxd.locks import drainer
 from outboxd.restore import Restored, UndecidedError, restore
+from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, Shop
 from tests.test_cli import exit_code, run
@@ -186,8 +189,36 @@ def test_who_was_erased_since_stays_erased(shop: Shop, saved: Path) -> None:
     assert_gone(shop)
 
 
-def test_a_restore_begins_again_when_a_shop_writes_meanwhile(shop: Shop, saved: Path) -> None:
-    """What a shop wrote before the replacement must be in the copy that is kept."""
+def test_a_shop_that_never_stops_writing_does_not_hold_up_a_restore(shop: Shop, saved: Path) -> None:
+    """And each event is where the restore left off: in the copy that is kept, or in the outbox."""
+    shop.enqueue("created", id=1, email="mara@example.com", note="x" * 200_000)
+    back_up(shop.path, saved)
+    shop.close()
+    written: list[int] = []
+    is_restored = threading.Event()
+
+    def write() -> None:
+        while not is_restored.is_set():
+            written.append(shop.insert("customer_created", {"id": 5, "email": "late@example.com"}))
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        restored = restore(saved, shop.path, clock.wall(), who="a test", hold=True)
+        until(lambda: shop.rows("SELECT max(id) FROM outbox") != [(1,)])
+        is_restored.set()
+        writing.result()
+    assert restored.aside is not None
+    kept = [number for (number,) in rows(restored.aside, "SELECT id FROM outbox WHERE id > 1")]
+    after = [number for (number,) in shop.rows("SELECT id FROM outbox WHERE id > 1")]
+    assert kept + after == written
+    assert restored.then.lost == restored.then.undelivered == len(kept)
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert_depth_is_right(connection)
+
+
+def test_what_is_written_during_a_restore_is_in_the_copy_and_gives_its_id_to_nobody(
+    shop: Shop, saved: Path
+) -> None:
     shop.sent("created", id=1, email="mara@example.com")
     back_up(shop.path, saved)
     shop.close()
@@ -199,9 +230,28 @@ def test_a_restore_begins_again_when_a_shop_writes_meanwhile(shop: Shop, saved: 
 
     restored = restore(saved, shop.path, clock.wall(), who="a test", advance=advance)
     assert restored.aside is not None
-    assert wrote == [2]
     assert rows(restored.aside, "SELECT id FROM outbox") == [(1,), (2,)]
     assert (restored.then.lost, restored.then.undelivered) == (1, 1)
+    assert shop.insert("customer_created", {"id": 6}) == 3
+
+
+def test_who_is_erased_during_a_restore_stays_erased(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=7, **BODY)
+    back_up(shop.path, saved)
+    shop.close()
+    erased: list[int] = []
+
+    def advance(done: int, pages: int) -> None:
+        if not erased:
+            with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+                shop.later(seconds=1)
+                eraser.erase(ANN)
+            erased.append(7)
+
+    restored = restore(saved, shop.path, shop.clock(), who="a test", advance=advance)
+    assert restored.then.erased == 1
+    shop.reopen()
+    assert_gone(shop)
 
 
 def test_a_program_that_has_the_outbox_open_goes_on_writing_to_it(shop: Shop, saved: Path) -> None:
@@ -302,8 +352,8 @@ if where == "copying":
     advance = lambda *_: kill_at(int(number))
     restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", advance=advance)
 restore.PAGES = 5
-was = restore._Watch.has_changed
-restore._Watch.has_changed = lambda watch: kill_at(int(number)) or was(watch)
+was = restore._Kept.complete
+restore._Kept.complete = lambda kept: kill_at(int(number)) or was(kept)
 restore.restore(Path(backup), Path(outbox), clock.wall(), who="x")
 """
 
@@ -354,7 +404,7 @@ def test_what_stood_in_the_outbox_is_kept_if_somebody_interrupts_once_it_is_repl
         shop.path.write_bytes(content)
     replace = restoring._replace
 
-    def interrupted(*arguments: Any) -> bool:
+    def interrupted(*arguments: Any) -> None:
         replace(*arguments)
         raise KeyboardInterrupt
 

@@ -1,6 +1,7 @@
 """The disk is full, read-only or broken: it is told, nothing is lost or doubled, and all goes on after it."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -235,3 +236,19 @@ def test_what_is_open_when_the_place_becomes_read_only_is_drained_and_who_comes_
             until(lambda: daemon.status()["delivered"] == 2)
             assert "stuck" not in daemon.words
         once_each(sandbox, 2)
+
+
+def test_where_sqlites_temporary_files_have_no_room_the_outboxs_disk_is_not_blamed_alone(
+    db: Path, disk: Path
+) -> None:
+    for number in range(60):  # more than SQLite keeps in memory
+        outboxd.enqueue("customer_created", {"id": number, "note": "x" * 100_000}, db=db)
+    fill(disk)
+    code = "import sys; from outboxd.outbox.pruning import Pruning; Pruning(sys.argv[1]).rewrite()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, db],
+        env={**os.environ, "SQLITE_TMPDIR": str(disk)},
+        capture_output=True,
+        text=True,
+    )
+    assert f"the disk that holds {db} or temporary files is full" in done.stderr

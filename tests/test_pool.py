@@ -188,6 +188,48 @@ def test_who_has_a_removed_log_open_elsewhere_writes_once_that_is_closed(db: Pat
     assert ids(db) == [*range(1, 12)]
 
 
+def test_who_is_kept_from_writing_by_a_removed_log_is_not_sent_to_mend_the_disk(db: Path) -> None:
+    with closing(sqlite3.connect(db)) as program, program:
+        program.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')")
+        program.commit()
+        db.with_name(f"{db.name}-wal").unlink()
+        intake = "import sys; from outboxd.intake import main; sys.exit(main())"
+        event = ["--event=customer_created", '--data={"id": 1}', f"--db={db}"]
+        told = subprocess.run([sys.executable, "-c", intake, *event], capture_output=True, text=True)
+    assert told.returncode == 74
+    assert f"the log of {db} was removed under programs that have it open" in told.stderr
+    assert "hint: restart them" in told.stderr
+
+
+CROWDED = """
+import os, resource
+from outboxd import OutboxdError, enqueue
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+while True:
+    try:
+        last = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        break
+for number in range(5):
+    try:
+        print(enqueue("customer_created", {"id": 1}))
+        break
+    except OutboxdError as error:
+        print(error.hint)
+    os.close(last - number)
+"""
+
+
+def test_a_program_that_has_too_many_files_open_is_told_so(db: Path) -> None:
+    environ = {**os.environ, "OUTBOXD_DATABASE": str(db)}
+    told = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environ)
+    assert told.stderr == ""
+    *hints, event_id = told.stdout.splitlines()
+    assert event_id == "1"
+    assert len(hints) == 3
+    assert all("ulimit -n" in hint for hint in hints)
+
+
 STRANGER = """
 import sqlite3, sys
 from outboxd.locks import turn

@@ -72,12 +72,10 @@ class Outbox:
         self.anchor = Anchor(path)
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
-        try:  # the log, too: later others may lie at these places
+        with database.explained(path):  # the log, too: later others may lie at these places
             with turn(path), self._writer() as writer:
                 database.keep_log(path, writer)  # a copy that was put here has none yet
             self._watch.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            raise database.unusable(path, error) from error
         self.anchor.hold_log()
         self._is_log_settled = self.is_log_lost = False
         self._looking = Lock()
@@ -153,11 +151,8 @@ class Outbox:
             self._rested_at = max(self._rested_at, began - SPARE) + took + max(REST, LONGER * took)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
-        try:
-            with self._looking:
-                return self._watch.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise database.unusable(self.path, error) from error
+        with self._looking, database.explained(self.path):
+            return self._watch.execute(sql, values).fetchall()
 
     # What a relay asks before it begins a transaction.
 

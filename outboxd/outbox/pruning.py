@@ -163,10 +163,8 @@ class Pruning:
 
     def rewrite(self) -> None:
         """Write the whole file anew, so that no trace of what was deleted is left in it. Writers wait."""
-        try:
+        with database.explained(self._path):
             self._connection.execute("VACUUM")
-        except sqlite3.Error as error:
-            raise database.unusable(self._path, error) from error
 
     def _forget(self, statements: Sequence[str], old: str, before: str) -> int:
         """Execute `statements` for each row that `old` finds; for how many."""
@@ -178,10 +176,8 @@ class Pruning:
         return self._each(self._look(old, before=before, limit=ROWS), forget)
 
     def _look(self, sql: str, **values: Any) -> list[Any]:
-        try:
+        with database.explained(self._path):
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise database.unusable(self._path, error) from error
 
     def _each(self, found: Sequence[Any], forget: Callable[[Any], None]) -> int:
         """Forget one after the other in one transaction, until its time is up; how many."""
@@ -199,17 +195,14 @@ class Pruning:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        try:
-            with turn(self._path):
-                self._connection.execute("BEGIN IMMEDIATE")
-                began = monotonic()
-                try:
-                    yield
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-        except sqlite3.Error as error:
-            raise database.unusable(self._path, error) from error
+        with database.explained(self._path), turn(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            began = monotonic()
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
         sleep(max(REST, monotonic() - began))

@@ -6,7 +6,7 @@ else has open; `present` is the outbox that is to be replaced, as far as it can 
 """
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -98,6 +98,12 @@ class Then:
     undelivered: int | None = None
     erased: int | None = None
 
+    def followed_by(self, later: "Then") -> "Then":
+        """With what was written after this had been prepared for."""
+        lost = (self.lost or 0) + (later.lost or 0)
+        undelivered = (self.undelivered or 0) + (later.undelivered or 0)
+        return replace(self, lost=lost, undelivered=undelivered)
+
 
 def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     """What lies between the backup and the present outbox, which is attached from here on."""
@@ -116,7 +122,10 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
 
 
 def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool) -> None:
-    """Make it fit to go on from, with its pending events as dead letters if they are to be held."""
+    """Make it fit to go on from, with its pending events as dead letters if they are to be held.
+
+    Once more, when events were written since it was compared, this changes the ids to come alone.
+    """
     values = {"now": to_text(now)}
     backup.execute("BEGIN IMMEDIATE")
     if then.erased:
