@@ -22,7 +22,7 @@ from typing import Protocol, Self
 from outboxd import database, intake, mapping, sources
 from outboxd.clock import to_text
 from outboxd.errand import reason
-from outboxd.errors import AdriftError, EventError
+from outboxd.errors import EventError
 from outboxd.event import Kind, Reading
 from outboxd.exports import Export, Refusal, Row
 from outboxd.locks import turn
@@ -177,11 +177,7 @@ class Writer:
         moment = to_text(self._now())
         written: int | None = None
         try:
-            if not self._pooled.begin():
-                raise AdriftError(
-                    f"{self._path} or its log was removed while it was in use",
-                    hint="run it again: what is written already is not written twice",
-                )
+            self._pooled.begin()
             written = self._connection.executemany(
                 INSERT, (self._row(entry, moment) for entry in entries)
             ).rowcount

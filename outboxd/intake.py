@@ -116,18 +116,17 @@ def write(path: str | PathLike[str], rows: Sequence[Row], now: Callable[[], date
     """Write all of `rows` in one transaction, in turn with other producers; their ids."""
     give_up = monotonic() + pool.PATIENCE
     while True:
-        with database.explained(path), pool.connection(path) as pooled, turn(path):
-            if pooled.begin():
+        try:
+            with database.explained(path), pool.connection(path) as pooled, turn(path):
+                pooled.begin()
                 moment = to_text(now())
                 ids = [_insert(pooled.connection.execute, row, moment) for row in rows]
                 pooled.connection.execute("COMMIT")
                 return ids
-        if monotonic() > give_up:
-            raise AdriftError(
-                f"the log of {path} was removed, and this program still has it open",
-                hint="restart the program; leave what ends in -wal and -shm alone: SQLite removes it",
-            )
-        sleep(pool.AGAIN)  # what is open was put aside meanwhile, and others in here may have it still
+        except AdriftError:  # what was open is closed now, and others in here may have it still
+            if monotonic() > give_up:
+                raise
+            sleep(pool.AGAIN)
 
 
 def _insert(execute: Callable[[str, Any], Any], row: Row, moment: str) -> int:

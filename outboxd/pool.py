@@ -14,6 +14,7 @@ from time import monotonic, sleep
 
 from outboxd import database
 from outboxd.anchor import Anchor
+from outboxd.errors import AdriftError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ class Pooled:
         self._anchor = Anchor(path)
         self.connection = database.connect(given)
 
-    def begin(self) -> bool:
-        """Begin a transaction; False if another file lies at the path, or another log beside it, than is open
-        here. Who wrote to that would write for nobody.
+    def begin(self) -> None:
+        """Begin a transaction. Raises AdriftError, within it, if another file lies at the path, or another
+        log beside it, than is open here: who wrote to that would write for nobody.
         """
         self.connection.execute("BEGIN IMMEDIATE")
         self._anchor.hold_log()  # by now there is one, unless the outbox is a copy that nobody drained yet
-        return self.stands()
+        if not self.stands():
+            raise AdriftError(
+                f"{self.path} or its log was removed, and this program still has it open",
+                hint="start it again; leave what ends in -wal and -shm alone: SQLite removes it",
+            )
 
     def stands(self) -> bool:
         """As far as can be seen without a transaction."""

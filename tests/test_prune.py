@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -9,17 +11,22 @@ from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
 
+import pytest
+
 import outboxd
 from outboxd import app, clock, database
 from outboxd.clock import to_text
+from outboxd.errors import AdriftError
 from outboxd.outbox.pruning import BUDGET, Pruning
 from outboxd.prune import sweep
 from outboxd.retention import Retention
 from tests.shop import MakeShop, Shop
+from tests.test_backup import rows
 from tests.test_cli import exit_code, run
 from tests.test_schema import assert_depth_is_right
 
 MONTH = Retention(delivered=timedelta(days=30), attempts=timedelta(days=30), counters=timedelta(days=400))
+SHOP = "INSERT INTO outbox (event, payload) VALUES ('customer_created', 'late')"
 DELIVER = "UPDATE outbox SET status = 'delivered', finished_at = created_at"
 
 
@@ -305,6 +312,22 @@ def test_the_command_says_what_would_go_and_removes_it(shop: Shop, tmp_path: Pat
     assert "1 delivered events, 0 dropped letters, " in result.output
     assert shop.rows("SELECT status FROM outbox") == [("dead",)]
     assert json.loads(run(shop, tmp_path, "prune", "--json").output)["events"] == 0
+
+
+def test_what_others_write_after_the_log_was_removed_outlasts_a_sweep(db: Path) -> None:
+    """Who closes the file last removes the log that lies there: it need not be the one that he knows."""
+    fill(db, 1000)
+    other = f"import sqlite3; sqlite3.connect({str(db)!r}, isolation_level=None).execute({SHOP!r})"
+    with closing(Pruning(db)) as pruning:
+        steps = sweep(pruning, MONTH, clock.wall() + timedelta(days=31))
+        next(steps)
+        db.with_name(f"{db.name}-shm").unlink()
+        db.with_name(f"{db.name}-wal").unlink()
+        subprocess.run([sys.executable, "-c", other], check=True)
+        with pytest.raises(AdriftError, match="this program still has it open"):
+            next(steps)
+    prune(db, days=31)
+    assert [payload for (payload,) in rows(db, "SELECT payload FROM outbox")] == ["late"]
 
 
 def test_a_cursor_passes_over_events_that_ended_at_one_moment(db: Path) -> None:

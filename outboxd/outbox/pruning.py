@@ -6,6 +6,7 @@ go is looked for without a lock; what a step removes, and how long it holds the 
 steps are taken is the caller's business. It works on a connection of its own.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from outboxd import database
 from outboxd.clock import to_text
 from outboxd.locks import turn
+from outboxd.pool import Pooled
 from outboxd.retention import Retention
 
 ROWS = 200
@@ -85,10 +87,11 @@ class Pruning:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = database.connect(path)
+        self._pooled = Pooled(os.path.realpath(path), path)
+        self._connection = self._pooled.connection
 
     def close(self) -> None:
-        self._connection.close()
+        self._pooled.close()
 
     def events(self, retention: Retention, now: datetime) -> int:
         """Remove the oldest delivered events that are past their time, and their attempts; how many."""
@@ -196,9 +199,9 @@ class Pruning:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with database.explained(self._path), turn(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            began = monotonic()
             try:
+                self._pooled.begin()
+                began = monotonic()
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
