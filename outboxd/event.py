@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
     DELIVERED = "delivered"
     UNCHANGED = "unchanged"  # Brevo already has it: no call was needed
-    SUPERSEDED = "superseded"  # newer news of the customer made this one void
+    SUPERSEDED = "superseded"  # newer news, of the customer or of another with the contact, made it void
     RETRY = "retry"
     REFUSED = "refused"
     BLOCKED = "blocked"  # not the event's fault: the whole lane waits
@@ -212,7 +212,8 @@ class Upsert:
     email_blacklisted: bool | None = None
     is_opted_out: bool = False
     is_shared: bool = False
-    delivered: frozenset[str] = frozenset()  # the attributes that the contact had from here before
+    delivered: frozenset[str] = frozenset()  # the attributes that the contact had from here before …
+    own: frozenset[str] = frozenset()  # … and those of them that are this customer's, surely
     tried_since: datetime | None = None  # an earlier attempt, its end unknown, may have made the contact
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from outboxd.event import (
@@ -75,23 +75,26 @@ def fold(
     `tried` are the events among them that an earlier attempt, its end unknown, may have delivered; `others`
     tells who else has the contact at an address, and is asked where that matters.
     """
+    others = cache(others)
     statements = sorted(statements, key=lambda statement: statement.stamp)
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
     doubtful = [s for s in statements if s.stamp.event_id in tried]
-    told, was_out = _with_consent(told, statements, policy)
+    is_gone = policy.deletes_softly and any(s.kind is Kind.DELETED for s in statements)
+    blocks = is_gone and not _stays(contact, statements, others)
+    told, turned_at = _with_consent(told, statements, blocks=blocks)
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
             policy = replace(policy, deletes_softly=False)
-        return Folded(*_removal(contact, told, statements, policy, others), void)
+        return Folded(*_removal(contact, told, statements, policy, others, doubtful), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
     address, address_at = _address(told, said)
     if address is None:
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
     fields, labels, complete = _fields(told, said, policy, perhaps)
-    is_in_doubt = contact.is_overtaken or contact.synced_email not in (None, address)
+    is_in_doubt = contact.is_overtaken or contact.synced_email != address
     newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
     overruled = newer & complete.keys()
     if overruled:
@@ -105,9 +108,14 @@ def fold(
         or contact.fields[name].digest != fields[name].digest
     }
     may_be_in = any(s.accepts_marketing for s in doubtful)
-    flag = _flag(contact, told, partial(others, address), was_out=was_out, may_be_in=may_be_in)
+    turned_in = turned_at and _address(told, [s for s in said if s.stamp <= turned_at])[0]
+    here = partial(others, address)
+    flag = _flag(contact, told, here, turned_at, is_brought=turned_in != address, may_be_in=may_be_in)
     is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
+    moves = contact.synced_email not in (None, address)
+    is_shared = moves and others(contact.synced_email).are_alive
+    own = _own(contact, address_at, others(address)) - overruled if moves else frozenset()
     change = Upsert(
         email=address,
         known_as=contact.synced_email,
@@ -117,8 +125,9 @@ def fold(
         is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
         email_blacklisted=flag,
         is_opted_out=told.accepts_marketing is False,
-        is_shared=contact.synced_email not in (None, address) and others(contact.synced_email).are_alive,
+        is_shared=is_shared,
         delivered=frozenset(contact.fields),
+        own=frozenset() if is_shared and contact.is_overtaken else own,
     )
     is_idle = _is_idle(change)
     is_overtaken = contact.is_overtaken or bool(overruled)
@@ -190,47 +199,55 @@ def _address(told: Contact, said: Sequence[Statement]) -> tuple[str | None, Stam
     return email, at
 
 
-def _with_consent(told: Contact, statements: Sequence[Statement], policy: Policy) -> tuple[Contact, bool]:
-    """The consent, and whether the customer was opted out before it or within this fold.
+def _with_consent(
+    told: Contact, statements: Sequence[Statement], *, blocks: bool
+) -> tuple[Contact, Stamp | None]:
+    """The consent, and when an opt-out was turned into it, within this fold.
 
-    A soft deletion blocklists, so it counts as an opt-out. Of somebody deleted an opt-out still counts,
+    A deletion that `blocks` the contact counts as an opt-out. Of somebody deleted an opt-out still counts,
     should they come back, and an opt-in does not.
     """
     accepts, at = told.accepts_marketing, told.consent_at
-    was_out = accepts is False
+    turned_at = None
     for statement in statements:
-        is_soft_delete = statement.kind is Kind.DELETED and policy.deletes_softly
-        choice = False if is_soft_delete else statement.accepts_marketing
+        choice = False if blocks and statement.kind is Kind.DELETED else statement.accepts_marketing
         if choice is None or not _is_newer(statement, at):
             continue
         if choice and not told.is_alive and told.deleted_at and statement.stamp > told.deleted_at:
             continue
-        was_out = was_out or choice is False
+        if choice and accepts is False:
+            turned_at = statement.stamp
         accepts, at = choice, statement.stamp
     if at != told.consent_at:
         told = replace(told, accepts_marketing=accepts, consent_at=at)
-    return told, was_out
+    return told, turned_at
 
 
 def _flag(
-    contact: Contact, told: Contact, others: Callable[[], Others], *, was_out: bool, may_be_in: bool
+    contact: Contact,
+    told: Contact,
+    others: Callable[[], Others],
+    turned_at: Stamp | None,
+    *,
+    is_brought: bool,
+    may_be_in: bool,
 ) -> bool | None:
     """What Brevo is told of the consent: True blocks, False lifts that, None leaves it alone.
 
     Opting in is said only when the shop itself turned an opt-out it had stated into an opt-in, later, and
-    nobody with the same contact opted out since. Anything weaker could re-subscribe somebody who
-    unsubscribed. An opt-out is said anew to a missing contact, to one that `may_be_in` since, by an attempt
-    whose end is unknown, and where it is news and another customer may have lifted the former one.
+    nobody with the same contact opted out since; or ever, if it `is_brought` along from another address.
+    Anything weaker could re-subscribe somebody who unsubscribed. An opt-out is said anew to a missing
+    contact, to one that `may_be_in` since, by an attempt whose end is unknown, and where it is news and
+    another customer may have lifted the former one.
     """
-    at = told.consent_at
     if told.accepts_marketing is False:
         is_known = contact.accepts_marketing is False and contact.synced_email is not None
-        is_doubtful = may_be_in or (contact.is_overtaken and at != contact.consent_at)
-        return None if is_known and not is_doubtful else True
-    if not (told.accepts_marketing and was_out):
+        is_news = contact.is_overtaken and told.consent_at != contact.consent_at
+        return None if is_known and not (may_be_in or is_news) else True
+    if turned_at is None:
         return None
     out_at = others().out_at
-    if at is not None and out_at is not None and at.at <= out_at.at:
+    if out_at is not None and (is_brought or turned_at.at <= out_at.at):
         return True if may_be_in else None
     return False
 
@@ -278,6 +295,15 @@ def _newer(said: Mapping[str, Register], fields: Mapping[str, Register]) -> froz
     )
 
 
+def _own(contact: Contact, moved_at: Stamp | None, others: Others) -> frozenset[str]:
+    """What the contact brings along to an address: it counts as said when it moved there."""
+    brought = {
+        name: register._replace(stamp=_newest(moved_at, register.stamp) or register.stamp)
+        for name, register in contact.fields.items()
+    }
+    return frozenset(brought) - _newer(others.said, brought)
+
+
 def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
     """What these may have given the contact: of each attribute the first value that is one."""
     perhaps: dict[str, Register] = {}
@@ -291,49 +317,90 @@ def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
     return perhaps
 
 
+def _whose(contact: Contact, statements: Sequence[Statement]) -> str | None:
+    """The address at which a contact is to be removed."""
+    named = [statement.email for statement in statements if statement.email]
+    return contact.synced_email or (named[-1] if named else contact.email)
+
+
+def _stays(contact: Contact, statements: Sequence[Statement], others: Callable[[str], Others]) -> bool:
+    """Whether the contact of somebody who is gone is another customer's, too."""
+    address = _whose(contact, statements)
+    return address is not None and others(address).are_alive
+
+
 def _removal(
     contact: Contact,
     told: Contact,
     statements: Sequence[Statement],
     policy: Policy,
     others: Callable[[str], Others],
+    doubtful: Sequence[Statement],
 ) -> tuple[Change, Contact]:
     is_out = contact.synced_email is None or policy.deletes_softly
-    if not contact.is_alive and is_out:
+    may_be_back = any(s.kind not in GONE for s in doubtful)
+    if not contact.is_alive and is_out and not may_be_back:
         return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), told
+    stays = _stays(contact, statements, others)
     if not policy.deletes_softly:
         gone = replace(told, email=None, email_at=None, synced_email=None, fields={}, labels={})
-    elif told.accepts_marketing is not False:
+    elif told.accepts_marketing is not False and not stays:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
     else:
         gone = told
-    named = [statement.email for statement in statements if statement.email]
-    address = contact.synced_email or (named[-1] if named else contact.email)
+    address = _whose(contact, statements)
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
     gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
-    if others(address).are_alive:
-        return _stay(address, contact, statements), gone
+    if stays:
+        had = {**_perhaps(doubtful), **contact.fields} if told.is_redacted else {}
+        emptied = _emptied(had, others(address), policy)
+        return _stay(address, contact, statements, others(address), emptied), gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
 
 
-def _stay(address: str, contact: Contact, statements: Sequence[Statement]) -> Change:
-    """What is told of a customer who is gone where another one has the contact: their opt-out."""
+def _stay(
+    address: str,
+    contact: Contact,
+    statements: Sequence[Statement],
+    others: Others,
+    emptied: Mapping[str, Any],
+) -> Change:
+    """What is told of a customer who is gone where another one has the contact: their opt-out, and `emptied`
+    of what they said, if they are to be forgotten.
+    """
     said = [s for s in statements if s.accepts_marketing is not None and _is_newer(s, contact.consent_at)]
     is_known = contact.accepts_marketing is False and not contact.is_overtaken
-    if not said or said[-1].accepts_marketing or is_known:
+    opts_out = bool(said) and not said[-1].accepts_marketing and not is_known
+    if not opts_out and not emptied:
         return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
     return Upsert(
         email=address,
         known_as=address,
-        attributes={},
-        complete={},
+        attributes=emptied,
+        complete=emptied,
         is_first=False,
-        email_blacklisted=True,
-        is_opted_out=True,
+        email_blacklisted=True if opts_out else None,
+        is_opted_out=opts_out or others.out_at is not None,
         is_shared=True,
     )
+
+
+def _emptied(had: Mapping[str, Register], others: Others, policy: Policy) -> dict[str, Any]:
+    """What a contact had of one customer alone, emptied: what nobody else said the same, or more lately."""
+    theirs = {
+        name
+        for name, register in others.said.items()
+        if name in had
+        and register.digest != EMPTIED
+        and (register.digest == had[name].digest or register.stamp.at > had[name].stamp.at)
+    }
+    return {
+        name: CLEARED
+        for name, register in had.items()
+        if register.digest != EMPTIED and name not in theirs and policy.can_empty(name)
+    }
 
 
 def _is_newer(statement: Statement, at: Stamp | None) -> bool:

@@ -222,3 +222,22 @@ def test_late_old_news_stays_old_where_a_move_was_perhaps_delivered(shop: Shop) 
     settle(shop)
     shop.sent("updated", id=7, lastName="Former", updatedAt="2026-01-01T00:00:00Z")
     assert shop.contact("bea@example.com")["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Archer"}
+
+
+@pytest.mark.parametrize("end", ["deleted", "redacted"])
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+def test_whoever_was_perhaps_made_anew_after_a_deletion_and_leaves_again_is_gone(
+    make_shop: MakeShop, behavior: str, end: str
+) -> None:
+    shop = make_shop(options={"delete_behavior": behavior})
+    shop.sent("created", **A)
+    shop.later(seconds=1)
+    shop.sent("deleted", id=7)
+    shop.later(seconds=1)
+    shop.sandbox.faults.add(LOST)
+    shop.sent("created", **A, acceptsMarketing=True)
+    shop.later(seconds=1)
+    shop.enqueue(end, id=7)
+    settle(shop)
+    left = [contact["emailBlacklisted"] for contact in shop.sandbox.contacts]
+    assert left == ([True] if (behavior, end) == ("soft", "deleted") else [])

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from outboxd import clock
+from outboxd import app, clock
+from outboxd.brevo.client import contact_path
 from outboxd.brevo.sandbox import Fault
-from tests.shop import MakeShop, Shop
+from tests.shop import KEY, MakeShop, Shop
 
 ANN = {"id": 1, "email": "ann@example.com", "firstName": "Ann"}
 BOB = {"id": 2, "email": "bob@example.com", "firstName": "Bob"}
@@ -118,6 +119,151 @@ def test_what_one_said_who_left_is_not_believed_of_whoever_stays(
     shop.sent("updated", id=1, **BOTH, acceptsMarketing=False)
     assert people(shop)[BOTH["email"]] == "Ann"
     assert is_out(shop)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_opt_in_that_is_brought_along_lifts_no_opt_out_at_the_new_address(
+    shop: Shop, at_once: bool
+) -> None:
+    """Whoever moves there and wants news says so there; told at once it ends as told piece by piece."""
+    shop.sent("created", **BOB, acceptsMarketing=False)
+    shop.sent("created", **ANN, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.enqueue("updated", **BOB, acceptsMarketing=True)
+    shop.later(seconds=1)
+    if not at_once:
+        shop.drain()
+    shop.enqueue("updated", **{**BOB, "email": ANN["email"]}, acceptsMarketing=True)
+    shop.drain()
+    assert is_out(shop)
+    shop.later(seconds=1)
+    shop.enqueue("updated", id=2, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, acceptsMarketing=True)
+    assert not is_out(shop)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_opt_in_that_is_said_again_after_anothers_opt_out_lifts_it_not(shop: Shop, at_once: bool) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False)
+        shop.later(seconds=1)
+    before = clock.to_text(shop.clock())
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, **BOTH, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.enqueue("updated", id=1, acceptsMarketing=True, updatedAt=before)
+    if not at_once:
+        shop.drain()
+    shop.sent("updated", id=1, acceptsMarketing=True, updatedAt=clock.to_text(shop.clock()))
+    assert is_out(shop)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_soft_deletion_that_leaves_the_contact_to_another_customer_is_no_opt_out(
+    make_shop: MakeShop, at_once: bool
+) -> None:
+    """Nobody was told of it, so whoever comes back and opts in lifts what they did not do."""
+    shop = make_shop(options={"delete_behavior": "soft"})
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH)
+        shop.later(seconds=1)
+    shop.sent("updated", id=2, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.enqueue("deleted", id=1)
+    if not at_once:
+        shop.drain()
+    shop.later(seconds=1)
+    shop.enqueue("created", id=1, **BOTH, acceptsMarketing=True)
+    shop.drain()
+    assert is_out(shop)
+
+
+def test_a_soft_deletion_that_leaves_the_contact_keeps_nobody_from_opting_in(make_shop: MakeShop) -> None:
+    shop = make_shop(options={"delete_behavior": "soft"})
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False if customer_id == 2 else None)
+        shop.later(seconds=1)
+    before = clock.to_text(shop.clock())
+    shop.later(seconds=1)
+    shop.sent("deleted", id=1)
+    shop.sent("updated", id=2, acceptsMarketing=True, updatedAt=before)
+    assert not is_out(shop)
+
+
+def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_customer_has(shop: Shop) -> None:
+    """What both said alike stays, and what the other one said since."""
+    shop.reopen(mapping={"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"})
+    shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, **BOTH, lastName="Bee")
+    shop.later(seconds=1)
+    shop.sent("updated", id=1, lastName="Leigh")
+    shop.later(seconds=1)
+    assert shop.sent("redacted", id=1)["attempts_made"][0]["verdict"] == "delivered"
+    assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann"}
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, lastName="Bee")
+    assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Bee"}
+
+
+def test_what_is_emptied_of_a_missing_contact_subscribes_nobody(shop: Shop) -> None:
+    shop.sent("created", id=2, **BOTH, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.sent("created", id=1, **{**BOTH, "firstName": "Anne"})
+    shop.later(seconds=1)
+    app.brevo(shop.settings, KEY).call("DELETE", contact_path(BOTH["email"]))
+    shop.sent("redacted", id=1)
+    assert is_out(shop)
+
+
+def test_older_news_of_another_source_is_not_told_over_newer_news(shop: Shop) -> None:
+    before = (shop.clock() - timedelta(days=1)).isoformat()[:19]
+    shop.sent("created", **ANN)
+    body = {"id": 1, "email": ANN["email"], "first_name": "Anna", "date_modified_gmt": before}
+    shop.insert("customer_created", body, "woocommerce")
+    shop.drain()
+    assert people(shop) == {ANN["email"]: "Ann"}
+
+
+def test_a_creation_that_waited_is_not_told_over_what_another_customer_said_meanwhile(shop: Shop) -> None:
+    shop.sent("created", **BOB)
+    shop.sandbox.faults.add(Fault(status=503, method="POST", times=1))
+    shop.sent("created", **ANN)
+    shop.later(seconds=1)
+    shop.sent("updated", **{**BOB, "email": ANN["email"]})
+    shop.later(minutes=5)
+    shop.drain()
+    assert people(shop) == {ANN["email"]: "Bob"}
+
+
+def test_a_move_that_waited_brings_no_older_name_over_what_another_customer_said_meanwhile(
+    shop: Shop,
+) -> None:
+    shop.sent("created", **BOB)
+    shop.later(seconds=1)
+    shop.sandbox.faults.add(Fault(status=503, times=1))
+    shop.sent("updated", **{**BOB, "email": ANN["email"], "firstName": "Bobby"})
+    shop.later(seconds=1)
+    shop.sent("created", **ANN)
+    shop.later(minutes=5)
+    shop.drain()
+    assert people(shop) == {ANN["email"]: "Ann"}
+
+
+def test_whoever_moves_away_from_a_shared_contact_takes_their_attributes_along(shop: Shop) -> None:
+    """As far as it is sure that they are theirs: who was overtaken cannot know, and is told so."""
+    shop.sent("created", **ANN)
+    shop.later(seconds=1)
+    shop.sent("created", **{**BOB, "email": ANN["email"]})
+    shop.later(seconds=1)
+    assert shop.sent("updated", id=2, email=BOB["email"])["last_error"] is None
+    assert people(shop) == {ANN["email"]: "Bob", BOB["email"]: "Bob"}
+    shop.later(seconds=1)
+    shop.sent("created", **{**BOB, "id": 3, "email": ANN["email"]})
+    shop.later(seconds=1)
+    assert "may be missing" in shop.sent("updated", id=1, email="new@example.com")["last_error"]
+    assert people(shop) == {ANN["email"]: "Bob", BOB["email"]: "Bob", "new@example.com": None}
 
 
 def test_what_was_perhaps_delivered_of_one_customer_is_not_believed_of_another(shop: Shop) -> None:

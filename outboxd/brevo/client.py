@@ -50,6 +50,10 @@ MOVED = (
     "Brevo did not have the contact under its former address any more: "
     "what this event does not say again may be missing"
 )
+LEFT = (
+    "the contact under the former address stays, for another customer has it, too: "
+    "what this event does not say again may be missing"
+)
 EXISTS = (
     "the contact exists in Brevo already, and options.update_enabled is false: "
     "set it to true to update existing contacts, then retry"
@@ -263,8 +267,11 @@ class _Visit:
         is_out = change.is_opted_out or (
             old.body.get("emailBlacklisted") is True and change.email_blacklisted is not False
         )
+        complete = {**_kept(old, change.own), **change.complete}
         if change.is_shared:  # the old one stays where it is, for the other customer
-            return self._create(replace(change, is_opted_out=is_out))
+            if change.delivered - complete.keys():
+                self._warn(LEFT)
+            return self._create(replace(change, complete=complete, is_opted_out=is_out))
         flag = _flag(change.email_blacklisted, is_out)
         attributes = {**change.attributes, "EMAIL": change.email}
         lists = _lists(change) if change.is_first else {}
@@ -273,10 +280,9 @@ class _Visit:
             return answer
         if not self.updates and change.tried_since is None:
             return replace(answer, message=EXISTS)
-        moved = {**_kept(old, change.delivered), **change.complete}
-        self.holds = frozenset(moved)
-        phones = {name: value for name, value in moved.items() if name in PHONES}
-        rest = _without_phones({"attributes": moved, **_lists(change), **flag})
+        self.holds = frozenset(complete)
+        phones = {name: value for name, value in complete.items() if name in PHONES}
+        rest = _without_phones({"attributes": complete, **_lists(change), **flag})
         if rest and not (answer := self._send("PUT", contact_path(change.email), rest)).is_success:
             return answer
         gone = self._call("DELETE", contact_path(known_as))
