@@ -37,6 +37,8 @@ UNKNOWN = ""
 """In place of a hash: Brevo may have the value, or none."""
 
 
+BEFORE = Nothing(Verdict.SUPERSEDED, "the customer was deleted before")
+
 OVERRULED = "another customer with the same contact has said something newer"
 
 
@@ -80,14 +82,13 @@ def fold(
     told = _with_life(contact, statements)
     void = frozenset(s.stamp.event_id for s in statements if _is_void(s, told))
     doubtful = [s for s in statements if s.stamp.event_id in tried]
-    is_gone = policy.deletes_softly and any(s.kind is Kind.DELETED for s in statements)
-    blocks = is_gone and not _stays(contact, statements, others)
-    told, turned_at = _with_consent(told, statements, blocks=blocks)
+    blocking = _blocking(contact, statements, policy, others)
+    told, turned_at = _with_consent(told, statements, blocking)
     if not told.is_alive:
         if any(s.kind is Kind.REDACTED for s in statements):
             told = replace(told, is_redacted=True)
             policy = replace(policy, deletes_softly=False)
-        return Folded(*_removal(contact, told, statements, policy, others, doubtful), void)
+        return Folded(*_removal(contact, told, statements, policy, others, doubtful, blocking), void)
     said = [s for s in statements if s.kind not in GONE and s.stamp.event_id not in void]
     address, address_at = _address(told, said)
     if address is None:
@@ -108,9 +109,9 @@ def fold(
         or contact.fields[name].digest != fields[name].digest
     }
     may_be_in = any(s.accepts_marketing for s in doubtful)
-    turned_in = turned_at and _address(told, [s for s in said if s.stamp <= turned_at])[0]
+    is_brought = turned_at is not None and _address_at(turned_at, contact, said) != address
     here = partial(others, address)
-    flag = _flag(contact, told, here, turned_at, is_brought=turned_in != address, may_be_in=may_be_in)
+    flag = _flag(contact, told, here, turned_at, is_brought=is_brought, may_be_in=may_be_in)
     is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     moves = contact.synced_email not in (None, address)
@@ -126,6 +127,7 @@ def fold(
         email_blacklisted=flag,
         is_opted_out=told.accepts_marketing is False,
         is_shared=is_shared,
+        leaves_opt_out=is_shared and _opts_out_at(str(contact.synced_email), contact, statements, blocking),
         delivered=frozenset(contact.fields),
         own=frozenset() if is_shared and contact.is_overtaken else own,
     )
@@ -199,18 +201,36 @@ def _address(told: Contact, said: Sequence[Statement]) -> tuple[str | None, Stam
     return email, at
 
 
+def _address_at(moment: Stamp, contact: Contact, statements: Sequence[Statement]) -> str | None:
+    """The address that the customer had then."""
+    until = [s for s in statements if s.kind not in GONE and s.stamp <= moment]
+    return _address(contact, until)[0]
+
+
+def _blocking(
+    contact: Contact,
+    statements: Sequence[Statement],
+    policy: Policy,
+    others: Callable[[str], Others],
+) -> frozenset[Stamp]:
+    """The deletions that block a contact: soft ones, where no other customer has it."""
+    deletions = [s for s in statements if s.kind is Kind.DELETED] if policy.deletes_softly else []
+    where = {s.stamp: _address_at(s.stamp, contact, statements) or s.email for s in deletions}
+    return frozenset(at for at, address in where.items() if not address or not others(address).are_alive)
+
+
 def _with_consent(
-    told: Contact, statements: Sequence[Statement], *, blocks: bool
+    told: Contact, statements: Sequence[Statement], blocking: Collection[Stamp]
 ) -> tuple[Contact, Stamp | None]:
     """The consent, and when an opt-out was turned into it, within this fold.
 
-    A deletion that `blocks` the contact counts as an opt-out. Of somebody deleted an opt-out still counts,
-    should they come back, and an opt-in does not.
+    A deletion that is `blocking` counts as an opt-out. Of somebody deleted an opt-out still counts, should
+    they come back, and an opt-in does not.
     """
     accepts, at = told.accepts_marketing, told.consent_at
     turned_at = None
     for statement in statements:
-        choice = False if blocks and statement.kind is Kind.DELETED else statement.accepts_marketing
+        choice = False if statement.stamp in blocking else statement.accepts_marketing
         if choice is None or not _is_newer(statement, at):
             continue
         if choice and not told.is_alive and told.deleted_at and statement.stamp > told.deleted_at:
@@ -221,6 +241,16 @@ def _with_consent(
     if at != told.consent_at:
         told = replace(told, accepts_marketing=accepts, consent_at=at)
     return told, turned_at
+
+
+def _opts_out_at(
+    address: str, contact: Contact, statements: Sequence[Statement], blocking: Collection[Stamp]
+) -> bool:
+    """Whether the customer opted out, as far as is said of this address, and that is news."""
+    where = {s.stamp: _address_at(s.stamp, contact, statements) for s in statements}
+    there = [s for s in statements if where[s.stamp] in (address, None)]
+    told, _ = _with_consent(_with_life(contact, there), there, blocking)
+    return told.accepts_marketing is False and told.consent_at != contact.consent_at
 
 
 def _flag(
@@ -319,14 +349,9 @@ def _perhaps(doubtful: Sequence[Statement]) -> dict[str, Register]:
 
 def _whose(contact: Contact, statements: Sequence[Statement]) -> str | None:
     """The address at which a contact is to be removed."""
+    last = statements[-1].stamp
     named = [statement.email for statement in statements if statement.email]
-    return contact.synced_email or (named[-1] if named else contact.email)
-
-
-def _stays(contact: Contact, statements: Sequence[Statement], others: Callable[[str], Others]) -> bool:
-    """Whether the contact of somebody who is gone is another customer's, too."""
-    address = _whose(contact, statements)
-    return address is not None and others(address).are_alive
+    return contact.synced_email or _address_at(last, contact, statements) or next(reversed(named), None)
 
 
 def _removal(
@@ -336,43 +361,37 @@ def _removal(
     policy: Policy,
     others: Callable[[str], Others],
     doubtful: Sequence[Statement],
+    blocking: Collection[Stamp],
 ) -> tuple[Change, Contact]:
-    is_out = contact.synced_email is None or policy.deletes_softly
-    may_be_back = any(s.kind not in GONE for s in doubtful)
-    if not contact.is_alive and is_out and not may_be_back:
-        return Nothing(Verdict.SUPERSEDED, "the customer was deleted before"), told
-    stays = _stays(contact, statements, others)
+    may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
+    was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly)
+    address = _whose(contact, statements)
+    stays = address is not None and others(address).are_alive
+    if was_removed and not stays:
+        return BEFORE, told
     if not policy.deletes_softly:
         gone = replace(told, email=None, email_at=None, synced_email=None, fields={}, labels={})
     elif told.accepts_marketing is not False and not stays:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
     else:
         gone = told
-    address = _whose(contact, statements)
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
     gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
     if stays:
         had = {**_perhaps(doubtful), **contact.fields} if told.is_redacted else {}
-        emptied = _emptied(had, others(address), policy)
-        return _stay(address, contact, statements, others(address), emptied), gone
+        is_known = contact.accepts_marketing is False and not contact.is_overtaken
+        opts_out = not is_known and _opts_out_at(address, contact, statements, blocking)
+        change = _stay(address, others(address), _emptied(had, others(address), policy), opts_out=opts_out)
+        return BEFORE if was_removed and isinstance(change, Nothing) else change, gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
 
 
-def _stay(
-    address: str,
-    contact: Contact,
-    statements: Sequence[Statement],
-    others: Others,
-    emptied: Mapping[str, Any],
-) -> Change:
+def _stay(address: str, others: Others, emptied: Mapping[str, Any], *, opts_out: bool) -> Change:
     """What is told of a customer who is gone where another one has the contact: their opt-out, and `emptied`
     of what they said, if they are to be forgotten.
     """
-    said = [s for s in statements if s.accepts_marketing is not None and _is_newer(s, contact.consent_at)]
-    is_known = contact.accepts_marketing is False and not contact.is_overtaken
-    opts_out = bool(said) and not said[-1].accepts_marketing and not is_known
     if not opts_out and not emptied:
         return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
     return Upsert(

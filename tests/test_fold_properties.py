@@ -1,14 +1,15 @@
 """Fold, for all stories: neither the order, nor doubles, nor the cut into deliveries changes the end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from outboxd.event import Change, Contact, Kind, Remove, Stamp, Statement, Unaddressed, Upsert
+from outboxd.event import Change, Contact, Kind, Others, Remove, Stamp, Statement, Unaddressed, Upsert
 from outboxd.fold import GONE, Folded, Policy, fold
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -46,10 +47,11 @@ class There:
 
 @dataclass
 class Account:
-    """What Brevo has, by address, and every consent it was ever told."""
+    """What Brevo has, by address, and every consent it was ever told. At `shared` is another customer's."""
 
     contacts: dict[str, There] = field(default_factory=dict)
     told: list[bool] = field(default_factory=list)
+    shared: str | None = None
 
     def take(self, change: Change) -> None:
         if isinstance(change, Remove):
@@ -69,12 +71,17 @@ class Account:
         if flag is not None:
             self.told.append(flag)
         old = self.contacts.pop(change.known_as, None) if change.known_as else None
+        is_out = change.is_opted_out or (old is not None and old.is_blacklisted)
+        if change.is_shared and old is not None:
+            self.contacts[str(change.known_as)] = old
+            old.is_blacklisted = old.is_blacklisted or change.leaves_opt_out
+            old = None
         lists = change.list_ids if change.is_first or old is None else ()
         if old is None:
-            assert change.email not in self.contacts
-        if flag is None and change.is_opted_out and change.email != change.known_as:
+            assert change.email not in self.contacts or change.email == self.shared
+        if flag is None and is_out and change.email != change.known_as:
             flag = True
-        self.contacts[change.email] = there = old or There()
+        self.contacts[change.email] = there = self.contacts.get(change.email) or old or There()
         there.change(change.attributes if old else change.complete, lists, flag)
 
 
@@ -86,9 +93,10 @@ class Deliveries:
     contact: Contact = NOBODY
     account: Account = field(default_factory=Account)
     waiting: list[Statement] = field(default_factory=list)
+    others: Callable[[str], Others] = lambda _: Others()
 
     def deliver(self, piece: Piece) -> Folded:
-        folded = fold(self.contact, [*self.waiting, *piece], self.policy)
+        folded = fold(self.contact, [*self.waiting, *piece], self.policy, others=self.others)
         self.waiting = [*self.waiting, *piece] if isinstance(folded.change, Unaddressed) else []
         self.account.take(folded.change)
         self.contact = folded.contact
@@ -103,7 +111,7 @@ class Deliveries:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Story:
+def stories(draw: st.DrawFn, choices: Sequence[bool | None] = (None, None, True, False)) -> Story:
     """What happened to one customer, in the order in which it did."""
     kinds = [Kind.CREATED, Kind.CREATED, *[Kind.UPDATED] * 4, Kind.DELETED, Kind.DELETED, Kind.REDACTED]
     story = []
@@ -117,7 +125,7 @@ def stories(draw: st.DrawFn) -> Story:
                 kind,
                 draw(st.sampled_from(addresses)),
                 {name: draw(st.sampled_from(VALUES[name])) for name in names},
-                None if is_gone else draw(st.sampled_from([None, None, True, False])),
+                None if is_gone else draw(st.sampled_from(choices)),
             )
         )
     return story
@@ -242,6 +250,31 @@ def test_the_last_choice_is_kept_and_no_opt_in_is_made_up(
     first_out = next((at for at, accepts in choices if not accepts), None)
     if first_out is None or not any(accepts and at > first_out for at, accepts in choices):
         assert False not in by_piece.account.told
+
+
+def beside(out_at: Stamp, policy: Policy, pieces: Sequence[Piece]) -> bool:
+    """Whether another customer's contact, who opted out of it then, is still blocked after these."""
+    there = Account({ADDRESSES[0]: There(is_blacklisted=True)}, shared=ADDRESSES[0])
+    others = {ADDRESSES[0]: Others(are_alive=True, out_at=out_at)}
+    deliveries = Deliveries(policy, account=there, others=lambda address: others.get(address, Others()))
+    for piece in pieces:
+        deliveries.deliver(piece)
+    return there.contacts[ADDRESSES[0]].is_blacklisted
+
+
+@given(st.data(), stories(choices=(True, False)), policies, st.integers(-1, 8))
+@settings(max_examples=400)
+def test_no_cut_lifts_anothers_opt_out_that_stands_where_all_is_told_one_by_one(
+    data: st.DataObject, story: Story, policy: Policy, minute: int
+) -> None:
+    """Of whoever comes and goes; who is there again and again may be seen there once, or not at all."""
+    pieces, one_by_one = cut(data, story), [[statement] for statement in story]
+    assume(not loses_values(pieces) and not loses_values(one_by_one))
+    stays = [s.email if s.kind not in GONE else None for s in story if s.email or s.kind in GONE]
+    visits = [address for address, _ in groupby(stays) if address]
+    assume(len(visits) == len(set(visits)))
+    out_at = Stamp(START + timedelta(minutes=minute), 100)
+    assert beside(out_at, policy, pieces) or not beside(out_at, policy, one_by_one)
 
 
 @given(st.data(), stories(), policies)

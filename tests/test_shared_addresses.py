@@ -143,6 +143,23 @@ def test_an_opt_in_that_is_brought_along_lifts_no_opt_out_at_the_new_address(
     assert not is_out(shop)
 
 
+@pytest.mark.parametrize("end", [("updated", {"email": "new@example.com"}), ("deleted", {})])
+def test_an_opt_out_is_told_where_it_was_said_though_the_customer_has_left_since(
+    shop: Shop, end: tuple[str, dict[str, str]]
+) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False)
+        shop.later(seconds=1)
+    shop.sent("updated", id=1, acceptsMarketing=True)
+    assert not is_out(shop)
+    shop.later(seconds=1)
+    shop.enqueue("updated", id=1, acceptsMarketing=False)
+    shop.later(seconds=1)
+    shop.enqueue(end[0], id=1, **end[1])
+    shop.drain()
+    assert is_out(shop)
+
+
 @pytest.mark.parametrize("at_once", [False, True])
 def test_an_opt_in_that_is_said_again_after_anothers_opt_out_lifts_it_not(shop: Shop, at_once: bool) -> None:
     for customer_id in (1, 2):

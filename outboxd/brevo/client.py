@@ -269,6 +269,10 @@ class _Visit:
         )
         complete = {**_kept(old, change.own), **change.complete}
         if change.is_shared:  # the old one stays where it is, for the other customer
+            if change.leaves_opt_out:
+                told = self._call("PUT", contact_path(known_as), {"emailBlacklisted": True})
+                if not told.is_success:
+                    return told
             if change.delivered - complete.keys():
                 self._warn(LEFT)
             return self._create(replace(change, complete=complete, is_opted_out=is_out))
