@@ -7,7 +7,8 @@ from time import monotonic, sleep
 import hypothesis
 import pytest
 
-from outboxd import database, pool
+from outboxd import pool
+from tests.outboxes import new_outbox
 from tests.shop import PATIENCE, MakeShop, Shop, shops
 
 # No example is timed: hosts are busy.
@@ -34,9 +35,7 @@ def _nothing_stays_open() -> Iterator[None]:
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     """A migrated, empty outbox."""
-    path = tmp_path / "outbox.db"
-    database.migrate(path)
-    return path
+    return new_outbox(tmp_path / "outbox.db")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from typing import Any
 from outboxd import database
 from outboxd.brevo.sandbox import Fault, Sandbox
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import KEY, Daemon, let_leases_lapse, status, write_config
 from tests.receiver import Receiver, receiving
 from tests.torture import judge, people
@@ -324,7 +325,7 @@ def _has_stopped(process_id: int) -> bool:
 
 def run(plan: Plan, directory: Path) -> dict[str, Any]:
     """Carry out `plan` in an empty directory; the figures."""
-    database.migrate(directory / "outbox.db")
+    new_outbox(directory / "outbox.db")
     customers = people.histories(plan.events, plan.customers, plan.seed)
     total = plan.events + plan.backfilled + len(POISON)
     started = monotonic()
