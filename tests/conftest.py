@@ -21,8 +21,8 @@ MEMORY = Path("/dev/shm")
 ROOM = 512 * 1024**2
 """Bytes: ten times what all tests at once have been seen to hold."""
 
-# On a disk tests wait most of the time until what they commit is there, and the busier it is the longer. Files
-# in memory are files all the same, synced and locked as ever; with $TMPDIR they lie where that says.
+# On a disk tests wait most of the time until what they commit is there, and the busier it is the longer.
+# Files in memory are files all the same, locked and synced as ever. With $TMPDIR they lie where that says.
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     tempfile.tempdir = str(MEMORY)
 
