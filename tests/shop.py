@@ -17,6 +17,7 @@ from outboxd.clock import wall
 from outboxd.config import Config
 from outboxd.keys import address_key
 from outboxd.relay import Relay
+from tests.outboxes import new_outbox
 
 KEY = "xkeysib-sandbox"
 
@@ -48,7 +49,7 @@ class Shop:
         self.chance = 0.0
         self.known_calls = 0
         self._stack = ExitStack()
-        database.migrate(path)
+        new_outbox(path)
         self.reopen(**settings)
 
     def reopen(

@@ -11,8 +11,9 @@ import pytest
 import requests
 
 import outboxd
-from outboxd import cli, database
+from outboxd import cli
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import KEY, Daemon, status, write_config
 
 CUSTOMERS = range(60)
@@ -39,8 +40,7 @@ def contacts(url: str) -> dict[str, Any]:
 def test_a_sandbox_that_is_killed_and_starts_empty_has_all_of_it_again_after_a_repair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox = tmp_path / "outbox.db"
-    database.migrate(outbox)
+    outbox = new_outbox(tmp_path / "outbox.db")
     for number in CUSTOMERS:
         data = {"id": number, "email": f"ann{number}@example.com", "firstName": f"Ann the {number}th"}
         outboxd.enqueue("customer_created", data, db=outbox)

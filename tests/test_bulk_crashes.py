@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 import outboxd
-from outboxd import app, config, database
+from outboxd import app, config
 from outboxd.brevo.sandbox import Call, Fault, Sandbox
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import KEY, STARTING, Daemon, let_leases_lapse, status, write_config
 from tests.shop import Clock
 
@@ -245,7 +246,7 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, F
         begun = {}
         for name, crash in CRASHES.items():
             directory = tmp_path_factory.mktemp("scene")
-            database.migrate(directory / "outbox.db")  # alembic is not for many threads
+            new_outbox(directory / "outbox.db")
             begun[name] = pool.submit(play, crash, directory)
         yield begun
 

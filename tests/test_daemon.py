@@ -25,16 +25,9 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, sandbox: Sandbox) -> Path:
+def config(tmp_path: Path, db: Path, sandbox: Sandbox) -> Path:
+    """The configuration of an outbox that is made already."""
     return write_config(tmp_path / "config.yaml", sandbox.url)
-
-
-@pytest.fixture
-def outbox(config: Path) -> Path:
-    """The configured outbox, made already."""
-    path = config.with_name("outbox.db")
-    database.migrate(path)
-    return path
 
 
 def created(outbox: Path, number: int, **fields: str) -> int:
@@ -43,6 +36,7 @@ def created(outbox: Path, number: int, **fields: str) -> int:
 
 
 def test_it_makes_the_outbox_delivers_and_stops_when_told_to(config: Path, sandbox: Sandbox) -> None:
+    config.with_name("outbox.db").unlink()
     with Daemon(config) as daemon:
         daemon.ready()
         created(daemon.database, 1)
@@ -55,12 +49,13 @@ def test_it_makes_the_outbox_delivers_and_stops_when_told_to(config: Path, sandb
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_finishes_what_is_in_flight_and_keeps_no_lease(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_finishes_what_is_in_flight_and_keeps_no_lease(
+    tmp_path: Path, db: Path, number: signal.Signals
+) -> None:
     with Sandbox(latency=timedelta(seconds=1)) as slow:
         config = write_config(tmp_path / "config.yaml", slow.url, brevo={"workers": 3})
-        database.migrate(tmp_path / "outbox.db")
         for customer in range(9):
-            created(tmp_path / "outbox.db", customer)
+            created(db, customer)
         with Daemon(config) as daemon:
             until(lambda: slow.stats["under_way"] == 3)
             daemon.send(number)
@@ -70,7 +65,7 @@ def test_a_stop_finishes_what_is_in_flight_and_keeps_no_lease(tmp_path: Path, nu
         assert slow.stats["contacts"] == 3
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, db: Path) -> None:
     with Sandbox(faults=[Fault(behaviour="hang")]) as stuck:
         config = write_config(tmp_path / "config.yaml", stuck.url, brevo={"timeout_seconds": 60})
         with Daemon(config) as daemon:
@@ -87,14 +82,14 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert row == ("pending",)
 
 
-def test_standing_still_is_no_signal_to_stop(config: Path, outbox: Path, sandbox: Sandbox) -> None:
+def test_standing_still_is_no_signal_to_stop(config: Path, db: Path, sandbox: Sandbox) -> None:
     """It is stopped and told to go on, as by a debugger, and does so."""
     with Daemon(config) as daemon:
         daemon.ready().send(signal.SIGSTOP)
         goes_on_at = monotonic() + 1.5  # longer than it waits for a signal at a time
         until(lambda: monotonic() > goes_on_at)
         daemon.send(signal.SIGCONT)
-        created(outbox, 1)
+        created(db, 1)
         until(lambda: daemon.status()["delivered"] == 1)
         assert "stopping" not in daemon.words
         daemon.send(signal.SIGTERM)
@@ -122,7 +117,7 @@ def test_sighup_reads_a_valid_configuration_and_keeps_the_old_one_otherwise(
         assert sandbox.contacts[1]["listIds"] == [4]
 
 
-def test_a_reload_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_reload_under_load_loses_and_doubles_nothing(tmp_path: Path, db: Path) -> None:
     with Sandbox(latency=timedelta(milliseconds=20)) as slow:
         config = write_config(tmp_path / "config.yaml", slow.url)
         with Daemon(config) as daemon:
@@ -166,29 +161,27 @@ def test_the_place_of_a_killed_daemon_is_free_at_once(config: Path) -> None:
         second.ready()
 
 
-def test_kill_9_in_the_middle_of_deliveries_loses_nothing(tmp_path: Path) -> None:
+def test_kill_9_in_the_middle_of_deliveries_loses_nothing(tmp_path: Path, db: Path) -> None:
     with Sandbox(latency=timedelta(milliseconds=200)) as slow:
         config = write_config(tmp_path / "config.yaml", slow.url, brevo={"workers": 4})
-        outbox = tmp_path / "outbox.db"
-        database.migrate(outbox)
         for number in range(16):
-            created(outbox, number, firstName="Ann")
+            created(db, number, firstName="Ann")
         with Daemon(config) as daemon:
             until(lambda: slow.stats["calls"] >= 4 and slow.stats["under_way"] == 4)
             daemon.kill()
         until(lambda: slow.stats["under_way"] == 0)
-        left = status(outbox)
+        left = status(db)
         assert 4 <= left["in_flight"] <= 8  # those under way, and few that wait for a worker
         assert left["pending"] + left["delivered"] == 16
-        let_leases_lapse(outbox)
+        let_leases_lapse(db)
         with Daemon(config) as daemon:
             until(lambda: daemon.status()["delivered"] == 16)
         assert slow.stats["contacts"] == 16
         assert slow.stats["largest_overlap"] == 1
 
 
-def test_a_newer_schema_is_refused_with_a_clear_error(config: Path, outbox: Path) -> None:
-    with closing(sqlite3.connect(outbox)) as connection, connection:
+def test_a_newer_schema_is_refused_with_a_clear_error(config: Path, db: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection, connection:
         connection.execute("UPDATE outboxd_schema SET version_num = '9999'")
     with Daemon(config) as daemon:
         assert daemon.ended() == 78
@@ -197,14 +190,15 @@ def test_a_newer_schema_is_refused_with_a_clear_error(config: Path, outbox: Path
 
 
 def test_without_a_key_it_does_not_start(config: Path) -> None:
+    config.with_name("outbox.db").unlink()
     with Daemon(config, BREVO_API_KEY="") as daemon:
         assert daemon.ended() == 78
     assert "BREVO_API_KEY is not set" in daemon.words
     assert not daemon.database.exists()
 
 
-def test_disabled_it_takes_events_in_and_drains_none(tmp_path: Path, sandbox: Sandbox) -> None:
-    config = write_config(tmp_path / "config.yaml", sandbox.url, enabled=False)
+def test_disabled_it_takes_events_in_and_drains_none(config: Path, sandbox: Sandbox) -> None:
+    write_config(config, sandbox.url, enabled=False)
     with Daemon(config, BREVO_API_KEY="") as daemon:
         created(daemon.ready().database, 1)
         until(lambda: daemon.status()["heartbeat_at"])
@@ -234,7 +228,7 @@ def test_its_log_holds_ids_and_reasons_and_nothing_personal(config: Path, sandbo
     assert not found, daemon.words
 
 
-def test_what_a_killed_daemon_had_in_flight_is_taken_over_soon(tmp_path: Path) -> None:
+def test_what_a_killed_daemon_had_in_flight_is_taken_over_soon(tmp_path: Path, db: Path) -> None:
     """Not at the end of the lease, but when the call that it was in must have ended."""
     with Sandbox(faults=[Fault(behaviour="hang", method="POST", times=1)]) as sandbox:
         brevo, retry = {"timeout_seconds": 2}, {"first_seconds": 0.1}

@@ -12,6 +12,9 @@ from outboxd.brevo.sandbox import Sandbox
 from tests.conftest import until
 from tests.processes import Daemon, write_config
 
+pytestmark = pytest.mark.usefixtures("db")
+"""Every daemon finds its outbox made already."""
+
 
 class Notified:
     """The socket that systemd would listen on, and what arrived there."""

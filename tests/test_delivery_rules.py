@@ -5,7 +5,6 @@ that each step can be taken by itself: write, claim, one change, record. In the 
 """
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -34,7 +33,7 @@ from outboxd.event import Outcome, Result, Verdict
 from outboxd.fold import Policy
 from outboxd.outbox import Outbox
 from tests.fuzz import cases
-from tests.test_outbox_rules import migrated
+from tests.outboxes import new_outbox
 from tests.torture.judge import TOTALS
 
 LEASE = timedelta(seconds=60)
@@ -89,8 +88,7 @@ class Deliveries(RuleBasedStateMachine):
     @initialize(deletes_softly=st.booleans(), updates=st.booleans())
     def begin(self, deletes_softly: bool, updates: bool) -> None:
         self.directory = TemporaryDirectory()
-        self.path = Path(self.directory.name) / "outbox.db"
-        shutil.copy(migrated(), self.path)
+        self.path = new_outbox(Path(self.directory.name) / "outbox.db")
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.plan = Plan(
             RULES,

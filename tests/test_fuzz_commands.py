@@ -23,9 +23,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import outboxd
-from outboxd import cli, database, intake
+from outboxd import cli, intake
 from outboxd.brevo.sandbox import Fault, Sandbox
 from tests.fuzz import cases
+from tests.outboxes import new_outbox
 from tests.processes import KEY, write_config
 from tests.test_fuzz_payloads import MARK, PAYLOADS
 
@@ -82,7 +83,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         config = write_config(directory / "config.yaml", sandbox.url)
         patch.setenv("OUTBOXD_DATABASE", str(directory / "outbox.db"))
         patch.setenv("OUTBOXD_CONFIG", str(config))
-        database.migrate(directory / "outbox.db")
+        new_outbox(directory / "outbox.db")
         for number in range(4):
             outboxd.enqueue(
                 "customer_created",

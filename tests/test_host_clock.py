@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import outboxd
-from outboxd import app, clock, database
+from outboxd import app, clock
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.clock import Steps, to_text
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, Clock, MakeShop, Shop
 from tests.test_relay import running
@@ -231,7 +232,7 @@ def test_a_daemon_whose_clock_is_set_back_goes_on_retries_and_gives_signs_of_lif
     tmp_path: Path, ahead: Path
 ) -> None:
     """Its scheduler, too, which goes by the wall clock alone: it writes the metrics every second."""
-    database.migrate(tmp_path / "outbox.db")
+    new_outbox(tmp_path / "outbox.db")
     page = tmp_path / "outboxd.prom"
     with Sandbox(faults=[Fault(status=503, times=1)]) as sandbox:
         metrics = {"textfile": str(page), "interval_seconds": 1}

@@ -14,17 +14,18 @@ from time import monotonic
 import pytest
 
 import outboxd
-from outboxd import backup, database, pool
+from outboxd import backup, pool
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import DatabaseError
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, write_config
 from tests.users import needs_mounts
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MiB of its own."""
+    """A disk of 3 MiB of its own, with an outbox."""
     at = tmp_path / "disk"
     at.mkdir()
     done = subprocess.run(
@@ -33,6 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode != 0:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
     try:
+        new_outbox(at / "outbox.db")
         yield at
     finally:
         while subprocess.run(["umount", "--lazy", at], capture_output=True).returncode == 0:
@@ -173,7 +175,7 @@ def test_what_is_lost_where_nothing_can_be_made_is_told_as_that_and_held(disk: P
             assert "bug" not in daemon.words
 
 
-def test_a_disk_that_fails_to_write_is_told_once_and_recovered_from(tmp_path: Path) -> None:
+def test_a_disk_that_fails_to_write_is_told_once_and_recovered_from(tmp_path: Path, db: Path) -> None:
     """Real errors of the kernel: no file of the daemon's may grow beyond 96 KiB."""
     with Sandbox(latency=timedelta(milliseconds=700)) as slow:
         config = write_config(tmp_path / "config.yaml", slow.url, brevo={"workers": 4})
@@ -199,7 +201,6 @@ def test_a_disk_that_fails_to_write_is_told_once_and_recovered_from(tmp_path: Pa
 def test_on_a_read_only_file_system_it_does_not_start_and_says_what_mends_that(disk: Path) -> None:
     with Sandbox() as sandbox:
         config = write_config(disk / "config.yaml", sandbox.url)
-        database.migrate(disk / "outbox.db")
         created(disk / "outbox.db", 0)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with Daemon(config, said_to=disk.parent) as daemon:

@@ -34,8 +34,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, sandbox: Sandbox) -> Path:
-    database.migrate(tmp_path / "outbox.db")
+def config(tmp_path: Path, db: Path, sandbox: Sandbox) -> Path:
     return write_config(tmp_path / "config.yaml", sandbox.url)
 
 
@@ -278,19 +277,19 @@ def test_whose_lock_was_removed_and_taken_by_another_waits_for_that_one(config: 
         until(lambda: daemon.status()["delivered"] == 1)
 
 
-def test_what_is_in_flight_when_the_file_goes_ends_before_the_next_one_is_taken_up(tmp_path: Path) -> None:
+def test_what_is_in_flight_when_the_file_goes_ends_before_the_next_one_is_taken_up(
+    tmp_path: Path, db: Path
+) -> None:
     """At no time are there two deliveries for one customer."""
     with Sandbox(latency=timedelta(seconds=1)) as slow:
         config = write_config(tmp_path / "config.yaml", slow.url)
-        outbox = tmp_path / "outbox.db"
-        database.migrate(outbox)
         for number in range(4):
-            created(outbox, number)
+            created(db, number)
         saved = tmp_path / "saved.db"
-        backup.back_up(outbox, saved)
+        backup.back_up(db, saved)
         with Daemon(config) as daemon:
             until(lambda: slow.stats["under_way"] == 4)
-            saved.replace(outbox)
+            saved.replace(db)
             daemon.says("unstuck")
             until(lambda: daemon.status()["delivered"] == 4)
         assert slow.stats["contacts"] == 4

@@ -17,6 +17,7 @@ from outboxd.errors import DatabaseError, HeldError
 from outboxd.heartbeat import EVERY
 from outboxd.outbox.pruning import Pruning
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import write_config
 from tests.shop import Shop
 from tests.test_host_disk import outboxd_says
@@ -92,8 +93,7 @@ def test_whoever_waits_for_the_lock_gives_a_sign_of_life_before_each_wait(shop: 
 
 def test_status_says_what_keeps_the_daemon_though_it_can_write_nothing(tmp_path: Path) -> None:
     """It stands in the file of its lock, until it is over."""
-    path = tmp_path / "outbox.db"
-    database.migrate(path)
+    path = new_outbox(tmp_path / "outbox.db")
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
     with locks.drainer(path, who="process 4711", shared=False) as drainer:

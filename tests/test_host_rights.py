@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from outboxd import database, place
+from outboxd import place
 from outboxd.brevo.sandbox import Sandbox
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import KEY, Daemon, write_config
 from tests.users import DAEMON, needs_users, shared_directory
 
@@ -33,8 +34,7 @@ INTAKE = "import sys; from outboxd.intake import main; sys.exit(main())"
 @pytest.fixture
 def outbox() -> Iterator[Path]:
     with shared_directory() as directory:
-        database.migrate(directory / "outbox.db")
-        yield directory / "outbox.db"
+        yield new_outbox(directory / "outbox.db")
 
 
 def crash(path: Path, events: int = 3) -> None:
@@ -91,8 +91,7 @@ def test_a_log_that_root_left_behind_is_named_and_after_the_mend_all_in_it_is_th
 
 
 def test_what_a_killed_writer_left_is_recovered_without_anybody(tmp_path: Path) -> None:
-    database.migrate(tmp_path / "outbox.db")
-    crash(tmp_path / "outbox.db", 5)
+    crash(new_outbox(tmp_path / "outbox.db"), 5)
     with Sandbox() as sandbox:
         with Daemon(write_config(tmp_path / "config.yaml", sandbox.url)) as daemon:
             until(lambda: daemon.status()["delivered"] == 5)

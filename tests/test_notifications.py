@@ -18,11 +18,12 @@ from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook
 
 import outboxd
-from outboxd import app, cli, database
+from outboxd import app, cli
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import DatabaseError
 from outboxd.notices import TYPES
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import KEY, status, write_config
 from tests.receiver import Receiver, receiving
 from tests.shop import MakeShop, Shop
@@ -172,7 +173,7 @@ def test_a_drain_tells_all_that_is_due_before_it_ends_and_nothing_twice(
     with Sandbox() as sandbox:
         hook = {"webhook_url": receiver.url, "each": True}
         config = write_config(tmp_path / "config.yaml", sandbox.url, notifications=hook)
-        database.migrate(tmp_path / "outbox.db")
+        new_outbox(tmp_path / "outbox.db")
         for number in range(5):
             body = {"id": number, "email": f"c{number}@example.com"}
             outboxd.enqueue("customer_created", body, db=tmp_path / "outbox.db")

@@ -1,7 +1,6 @@
 """What holds for the outbox at any time, whatever two drainers, programs and operators do, in any order."""
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -13,16 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from outboxd import database, intake, report
+from outboxd import intake, report
 from outboxd.event import Claim, Event, Outcome, Result, Verdict
 from outboxd.keys import address_key
 from outboxd.outbox import Admission, Outbox
 from tests.fuzz import cases
+from tests.outboxes import new_outbox
 
 LEASE = timedelta(seconds=60)
-TEMPLATE = TemporaryDirectory()
-"""Of a migrated file that is copied: an example would otherwise cost a migration."""
-
 Name = tuple[str | None, str | None]
 NAMES: list[Name] = [("1", None), ("1", "a@example.com"), (None, "a@example.com"), ("2", "a@example.com")]
 NAMES += [("2", None), (None, "b@example.com"), ("3", "b@example.com"), (None, None)]
@@ -34,21 +31,13 @@ GOING_ON = {Verdict.RETRY, Verdict.BLOCKED, None}
 DRAINERS = st.integers(0, 1)
 
 
-def migrated() -> Path:
-    path = Path(TEMPLATE.name) / "template.db"
-    if not path.exists():
-        database.migrate(path)
-    return path
-
-
 class Drainers(RuleBasedStateMachine):
     """Two drainers of one file, and a model of it: each event's status, and who holds which customer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = TemporaryDirectory()
-        self.path = Path(self.directory.name) / "outbox.db"
-        shutil.copy(migrated(), self.path)
+        self.path = new_outbox(Path(self.directory.name) / "outbox.db")
         self.drainers = [Outbox(self.path, default_source="custom") for _ in range(2)]
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.status: dict[int, str] = {}

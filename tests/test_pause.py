@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import outboxd
-from outboxd import database
 from outboxd.brevo.sandbox import Sandbox
 from tests.conftest import until
 from tests.operator import Operate, exit_code, operator, operator_at, told
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, status, write_config
 from tests.shop import MakeShop, Shop
 from tests.test_relay import running
@@ -192,8 +192,7 @@ def test_a_daemon_stays_paused_when_it_is_killed_and_starts_again(
 ) -> None:
     with Sandbox() as sandbox:
         config = write_config(tmp_path / "config.yaml", sandbox.url)
-        path = config.with_name("outbox.db")
-        database.migrate(path)
+        path = new_outbox(config.with_name("outbox.db"))
         operate = operator_at(config, monkeypatch)
         operate("pause")
         outboxd.enqueue("customer_created", {"id": 1, "email": "mara@example.com"}, db=path)

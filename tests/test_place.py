@@ -15,6 +15,7 @@ import pytest
 
 from outboxd import database, place
 from outboxd.brevo.sandbox import Sandbox
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, write_config
 from tests.users import DAEMON, SHOP, STRANGER, User, needs_mounts, needs_users, shared_directory
 
@@ -25,9 +26,7 @@ FAULTS = "import pathlib, sys; from outboxd import place; print(place.faults(pat
 def outbox() -> Iterator[Path]:
     """An outbox in a directory as the installation makes it."""
     with shared_directory() as directory:
-        path = directory / "outbox.db"
-        database.migrate(path)
-        yield path
+        yield new_outbox(directory / "outbox.db")
 
 
 def mended(path: Path) -> None:

@@ -8,8 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from outboxd import database, report
+from outboxd import report
 from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
+from tests.outboxes import new_outbox
 
 PLANS = {
     "FRESH": (statements.FRESH, {"outbox_fresh"}),
@@ -94,8 +95,7 @@ def filled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[sqlite3.Connection]:
     """An outbox without rows or statistics, and one with both: the plans must not hang on them."""
-    path = tmp_path_factory.mktemp("plans") / "outbox.db"
-    database.migrate(path)
+    path = new_outbox(tmp_path_factory.mktemp("plans") / "outbox.db")
     with closing(sqlite3.connect(path)) as connection:
         if request.param != "new":
             fill(connection)

@@ -49,7 +49,7 @@ def kept_by(daemon: Daemon) -> list[str]:
     return [each[1] for each in told if each is not None and each[1].isdecimal()]
 
 
-def test_a_daemon_delivers_on_one_processor(tmp_path: Path) -> None:
+def test_a_daemon_delivers_on_one_processor(tmp_path: Path, db: Path) -> None:
     """Its draining thread and those that deliver; the others go where they like."""
     config = tmp_path / "config.yaml"
     with Sandbox() as sandbox, Daemon(write_config(config, sandbox.url)) as daemon:
@@ -62,7 +62,7 @@ def test_a_daemon_delivers_on_one_processor(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(len(allowed()) < 2, reason="there is one processor for all")
-def test_a_daemon_beside_another_one_goes_where_it_likes(tmp_path: Path) -> None:
+def test_a_daemon_beside_another_one_goes_where_it_likes(tmp_path: Path, db: Path) -> None:
     """Or both might keep to the same."""
     config = tmp_path / "config.yaml"
     with Sandbox() as sandbox, Daemon(write_config(config, sandbox.url), "--shared") as first:

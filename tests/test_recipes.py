@@ -18,6 +18,7 @@ import pytest
 from outboxd import database, place
 from outboxd.brevo.sandbox import Sandbox
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, status, write_config
 from tests.users import DAEMON, SHOP, STRANGER, User, needs_users, shared_directory
 
@@ -66,9 +67,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def outbox(directory: Path) -> Path:
-    path = directory / "outbox.db"
-    database.migrate(path)
-    return path
+    return new_outbox(directory / "outbox.db")
 
 
 @cache

@@ -13,13 +13,14 @@ import pytest
 import requests
 
 import outboxd
-from outboxd import app, database
+from outboxd import app
 from outboxd.admit import admission
 from outboxd.brevo.deadline import Allowance, DeadlineAdapter
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.delivery import Delivery
 from outboxd.errand import Errand
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, let_leases_lapse, status, write_config
 from tests.shop import KEY, Shop
 from tests.torture.judge import account
@@ -52,8 +53,7 @@ def test_what_was_begun_before_a_stop_is_neither_sent_nor_recorded_after_it(
     """One daemon stands still at a call; another one, which may share, tells what happened meanwhile."""
     sandbox.faults.add(Fault(behaviour="held_answer", path="/contacts", times=1))
     config = write_config(tmp_path / "config.yaml", sandbox.url, brevo={"timeout_seconds": 2})
-    outbox = tmp_path / "outbox.db"
-    database.migrate(outbox)
+    outbox = new_outbox(tmp_path / "outbox.db")
     told = [outboxd.enqueue("customer_created", {**ANN, "firstName": "Ann"}, db=outbox)]
     with Daemon(config) as first:
         until(lambda: sandbox.contacts)

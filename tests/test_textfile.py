@@ -104,7 +104,9 @@ def test_the_command_overwrites_nothing_that_is_needed(
     assert outboxd.enqueue("customer_created", {"id": 1}, db=db) == 1
 
 
-def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(
+    tmp_path: Path, db: Path, sandbox: Sandbox
+) -> None:
     first, second = tmp_path / "first.prom", tmp_path / "second.prom"
     config = tmp_path / "config.yaml"
     write_config(config, sandbox.url, metrics={"textfile": str(first), "interval_seconds": 1})
@@ -130,7 +132,7 @@ def test_the_daemon_keeps_it_up_to_date_and_a_reload_moves_it(tmp_path: Path, sa
     ],
 )
 def test_a_file_that_cannot_be_written_stops_no_delivery(
-    tmp_path: Path, sandbox: Sandbox, name: str, reason: str
+    tmp_path: Path, db: Path, sandbox: Sandbox, name: str, reason: str
 ) -> None:
     config = tmp_path / "config.yaml"
     write_config(config, sandbox.url, metrics={"textfile": str(tmp_path / name), "interval_seconds": 1})

@@ -15,6 +15,7 @@ import pytest
 from outboxd import database
 from outboxd.locks import drainer
 from outboxd.wake import CALM, EAGER, Bell, Hints, Wake
+from tests.outboxes import new_outbox
 
 LONG = 20.0
 """Seconds that no test waits for in vain."""
@@ -24,8 +25,7 @@ INSERT = "INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    database.migrate(tmp_path / "outbox.db")
-    return tmp_path / "outbox.db"
+    return new_outbox(tmp_path / "outbox.db")
 
 
 @pytest.fixture

@@ -5,5 +5,5 @@ Rooms, each importing only from those below:
      __main__     the command
      storm        what is started, and what hits it
      writers      producers that may be killed          judge    what there must be in the end
-     people       customers, their events, their truth
+     producer     one of them, as a program             people   customers, their events, their truth
 """

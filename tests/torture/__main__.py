@@ -17,7 +17,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.torture.storm import Plan, run, unsound
-from tests.torture.writers import produce
 
 
 def main() -> int:
@@ -34,12 +33,7 @@ def main() -> int:
     parser.add_argument(
         "--hastens", action="store_true", help="do not wait for the leases of the killed to lapse"
     )
-    parser.add_argument("--produce", nargs=3, type=Path, help=argparse.SUPPRESS)
-    options = vars(parser.parse_args())
-    if files := options.pop("produce"):
-        produce(*files)
-        return 0
-    plan = Plan(**options)
+    plan = Plan(**vars(parser.parse_args()))
     if plan.daemons > 1 and (plan.mode != "realtime" or plan.hastens):
         parser.error(
             "daemons that share leave each other's imports and leases alone: realtime, without --hastens"

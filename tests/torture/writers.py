@@ -4,15 +4,11 @@ What a producer has been told is written stands in a file of its own, one id a l
 the one ledger of what was acknowledged.
 """
 
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import outboxd
-from outboxd.clock import from_text
-from tests.conftest import until
+from tests.torture.producer import end_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +51,7 @@ class Producer(Writer):
 
     def __init__(self, events: Path, outbox: Path) -> None:
         words = events.with_suffix(".acknowledged")
-        super().__init__(words, "tests.torture", "--produce", str(events), str(words), str(outbox))
+        super().__init__(words, "tests.torture.producer", str(events), str(words), str(outbox))
 
     @property
     def acknowledged(self) -> list[int]:
@@ -64,7 +60,7 @@ class Producer(Writer):
 
     def let_end(self) -> None:
         """It need not wait to be killed any more."""
-        _end(self.words).touch()
+        end_of(self.words).touch()
 
 
 class Backfill(Writer):
@@ -74,25 +70,3 @@ class Backfill(Writer):
         super().__init__(
             export.with_suffix(".told"), "outboxd", "backfill", "--config", str(config), str(export)
         )
-
-
-def produce(events: Path, acknowledged: Path, outbox: Path) -> None:
-    """Write what of `events` is not acknowledged yet, and say each id as soon as it is."""
-    lines: Sequence[str] = events.read_text().splitlines()
-    done = acknowledged.read_text().count("\n")
-    for number, line in enumerate(lines[done:], done):
-        event = json.loads(line)
-        if number == len(lines) - 1:
-            until(_end(acknowledged).exists, 600)
-        told = outboxd.enqueue(
-            event["event"],
-            event["data"],
-            occurred_at=from_text(event["at"]),
-            idempotency_key=f"{events.stem}-{number}",
-            db=outbox,
-        )
-        print(told, flush=True)
-
-
-def _end(acknowledged: Path) -> Path:
-    return acknowledged.with_suffix(".end")
