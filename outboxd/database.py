@@ -32,13 +32,6 @@ which takes room.
 
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
-SETTINGS = (
-    "synchronous = FULL",
-    "secure_delete = FAST",  # what is deleted within a page is wiped at once
-    f"journal_size_limit = {LOG_LIMIT}",
-)
-"""Those that each connection makes anew."""
-
 LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
 """What is read ends early: others began a log of their own by an index that is still that of the old one."""
 
@@ -63,8 +56,9 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         connection = _opened(path, "ro" if read_only else "rw")
         connection.text_factory = decoded
         try:
-            for setting in SETTINGS:
-                connection.execute(f"PRAGMA {setting}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = FAST")  # what is deleted in a page is wiped at once
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
         except sqlite3.Error:
             connection.close()
             raise

@@ -200,7 +200,8 @@ class Upsert:
     `attributes` is what differs from what was last delivered; `complete` is all that these events
     know, for when the contact turns out to be missing. `list_ids` are joined when the contact is new
     to us (`is_first`) or turns out to be missing. `email_blacklisted` None leaves Brevo's flag alone;
-    `is_opted_out` is the shop's known opt-out, to be said again wherever Brevo would forget it.
+    `is_opted_out` is the shop's known opt-out, whoever of those who have the contact said it, to be said
+    again wherever Brevo would forget it.
     """
 
     email: str

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from outboxd.event import (
@@ -75,7 +75,7 @@ def fold(
     """Fold `statements` (any order, doubles included, at least one) into `contact`.
 
     `tried` are the events among them that an earlier attempt, its end unknown, may have delivered; `others`
-    tells who else has the contact at an address, and is asked where that matters.
+    tells who else has the contact at an address.
     """
     others = cache(others)
     statements = sorted(statements, key=lambda statement: statement.stamp)
@@ -95,9 +95,8 @@ def fold(
         return Folded(Unaddressed(), contact, void)
     perhaps = _perhaps(doubtful)
     fields, labels, complete = _fields(told, said, policy, perhaps)
-    is_in_doubt = contact.is_overtaken or contact.synced_email != address
-    newer = _newer(others(address).said, fields) if is_in_doubt else frozenset()
-    overruled = newer & complete.keys()
+    rest = others(address)
+    overruled = _newer(rest.said, fields) & complete.keys()
     if overruled:
         complete = {name: value for name, value in complete.items() if name not in overruled}
     differing = {
@@ -110,13 +109,12 @@ def fold(
     }
     may_be_in = any(s.accepts_marketing for s in doubtful)
     is_brought = turned_at is not None and _address_at(turned_at, contact, said) != address
-    here = partial(others, address)
-    flag = _flag(contact, told, here, turned_at, is_brought=is_brought, may_be_in=may_be_in)
+    flag = _flag(contact, told, rest, turned_at, is_brought=is_brought, may_be_in=may_be_in)
     is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     moves = contact.synced_email not in (None, address)
     is_shared = moves and others(contact.synced_email).are_alive
-    own = _own(contact, address_at, others(address)) - overruled if moves else frozenset()
+    own = _own(contact, address_at, rest) - overruled if moves else frozenset()
     change = Upsert(
         email=address,
         known_as=contact.synced_email,
@@ -125,7 +123,7 @@ def fold(
         list_ids=policy.list_ids,
         is_first=is_unknown or not contact.is_alive or any(s.kind in GONE for s in doubtful),
         email_blacklisted=flag,
-        is_opted_out=told.accepts_marketing is False,
+        is_opted_out=told.accepts_marketing is False or (flag is not False and rest.out_at is not None),
         is_shared=is_shared,
         leaves_opt_out=is_shared and _opts_out_at(str(contact.synced_email), contact, statements, blocking),
         delivered=frozenset(contact.fields),
@@ -256,7 +254,7 @@ def _opts_out_at(
 def _flag(
     contact: Contact,
     told: Contact,
-    others: Callable[[], Others],
+    others: Others,
     turned_at: Stamp | None,
     *,
     is_brought: bool,
@@ -276,7 +274,7 @@ def _flag(
         return None if is_known and not (may_be_in or is_news) else True
     if turned_at is None:
         return None
-    out_at = others().out_at
+    out_at = others.out_at
     if out_at is not None and (is_brought or turned_at.at <= out_at.at):
         return True if may_be_in else None
     return False

@@ -234,6 +234,26 @@ def test_what_is_emptied_of_a_missing_contact_subscribes_nobody(shop: Shop) -> N
     assert is_out(shop)
 
 
+def test_a_missing_contact_is_made_anew_with_the_opt_out_of_whoever_has_it_too(shop: Shop) -> None:
+    for customer_id in (1, 2):
+        shop.sent("created", id=customer_id, **BOTH, acceptsMarketing=False if customer_id == 2 else None)
+    app.brevo(shop.settings, KEY).call("DELETE", contact_path(BOTH["email"]))
+    shop.later(seconds=1)
+    shop.sent("updated", id=1, firstName="Anne")
+    assert people(shop) == {BOTH["email"]: "Anne"}
+    assert is_out(shop)
+
+
+def test_older_news_of_what_a_customer_never_said_before_is_not_told_over_anothers(shop: Shop) -> None:
+    before = clock.to_text(shop.clock())
+    shop.later(seconds=1)
+    shop.sent("created", id=1, **BOTH, lastName="Lee")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, **BOTH)
+    shop.sent("updated", id=2, lastName="Bee", updatedAt=before)
+    assert shop.contact(BOTH["email"])["attributes"]["LASTNAME"] == "Lee"
+
+
 def test_older_news_of_another_source_is_not_told_over_newer_news(shop: Shop) -> None:
     before = (shop.clock() - timedelta(days=1)).isoformat()[:19]
     shop.sent("created", **ANN)
