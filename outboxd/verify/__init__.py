@@ -85,10 +85,16 @@ class Verification:
         return found
 
     def _unlisted(self, customers: list[Believed], begun_at: str) -> list[Difference]:
-        keys = {address_key(customer.address or ""): customer.address for customer in customers}
-        unlisted = self._not_listed(keys)
-        lost = [each for each in customers if each.is_alive and address_key(each.address or "") in unlisted]
-        return [missing(each) for each in lost if not self._is_left_out([each], begun_at)]
+        """Those of these customers whose contacts are missing, each with all who have the same one."""
+        keys = {address_key(each.address or ""): each.address for each in customers if each.is_alive}
+        heads = {customer.customer_key for customer in customers}
+        found: list[Difference] = []
+        for sharers in at_addresses(self._connection, self._not_listed(keys).values()).values():
+            living = [each for each in sharers if each.is_alive]
+            is_told_here = bool(living) and min(each.customer_key for each in living) in heads
+            if is_told_here and not self._is_left_out(sharers, begun_at):
+                found += missing(living)
+        return found
 
     def _not_listed(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the address keys that no page had so far."""
