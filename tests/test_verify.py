@@ -472,22 +472,22 @@ def test_a_newer_blank_agrees_whether_brevo_was_told_of_it_or_not(audit: Audit, 
     assert auditor.facts()["agrees"]
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
 def test_a_missing_contact_of_several_customers_is_made_as_the_newest_of_them_said(
     audit: Audit, order: Sequence[int]
 ) -> None:
     auditor = audit()
     share(
         auditor,
+        {"id": 2, "lastName": "Archer"},
         {"id": 2, "firstName": "Ann"},
-        {"id": 1, "firstName": "Anna", "lastName": "Archer"},
+        {"id": 1, "firstName": "Anna"},
         order=order,
     )
-    before = seen(auditor.shop)
     auditor.delete(ANN)
-    assert auditor.kinds() == {"missing": ["custom:1", "custom:2"]}
-    assert auditor.repair()["wholly"]["customers"] == ["custom:1", "custom:2"]
-    assert seen(auditor.shop) == before
+    assert auditor.facts()["differences"]["missing"]["count"] == 2
+    assert auditor.repair()["wholly"]["count"] == 2
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna", "LASTNAME": "Archer"}
     assert auditor.facts()["agrees"]
 
 
@@ -522,6 +522,24 @@ def test_a_missing_contact_is_not_made_before_an_opt_out_of_it_is_told(audit: Au
     auditor.shop.later(minutes=5)
     auditor.shop.drain()
     assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+def test_a_missing_contact_is_not_made_if_somebody_who_is_gone_may_have_opted_out(
+    audit: Audit, behavior: str
+) -> None:
+    """Unless one who is there opted in since."""
+    auditor = audit(options={"delete_behavior": behavior})
+    share(auditor, {"id": 2, **OUT}, {"id": 1, "firstName": "Ann"})
+    auditor.shop.sent("deleted", id=2)
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    auditor.delete(ANN)
+    assert auditor.repair()["beyond"]["customers"] == ["custom:1"]
+    assert auditor.shop.sandbox.contacts == []
+    auditor.shop.sent("updated", id=3, email=ANN, firstName="Anna", acceptsMarketing=True)
+    auditor.delete(ANN)
+    assert auditor.repair()["wholly"]["count"] == 2
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna"}
 
 
 def test_a_missing_contact_is_not_made_if_an_opt_out_of_it_cannot_be_told(audit: Audit) -> None:

@@ -87,13 +87,15 @@ class Verification:
     def _unlisted(self, customers: list[Believed], begun_at: str) -> list[Difference]:
         """Those of these customers whose contacts are missing, each with all who have the same one."""
         keys = {address_key(each.address or ""): each.address for each in customers if each.is_alive}
+        unlisted = self._not_listed(keys)
         heads = {customer.customer_key for customer in customers}
+        former = owners(self._connection, unlisted)
         found: list[Difference] = []
-        for sharers in at_addresses(self._connection, self._not_listed(keys).values()).values():
-            living = [each for each in sharers if each.is_alive]
-            is_told_here = bool(living) and min(each.customer_key for each in living) in heads
+        for address, sharers in at_addresses(self._connection, unlisted.values()).items():
+            living = [each.customer_key for each in sharers if each.is_alive]
+            is_told_here = bool(living) and min(living) in heads
             if is_told_here and not self._is_left_out(sharers, begun_at):
-                found += missing(living)
+                found += missing(sharers, former.get(address_key(address), ()))
         return found
 
     def _not_listed(self, keys: Mapping[str, Any]) -> dict[str, Any]:

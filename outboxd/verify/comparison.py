@@ -7,7 +7,7 @@ Several customers may have one contact. It is to be as a delivery would leave it
 living decides, of each attribute and of the consent.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +21,8 @@ from outboxd.verify.believed import Believed
 
 SHUFFLED = 5
 """The longest list of options that is recognised in any order; a longer one as it stands, or sorted."""
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -53,7 +55,7 @@ class Difference:
 
     `attributes` are hashes of what Brevo has in those that differ; `remains_at` is the address of a contact
     that should have been removed for good. `behind` is the key of a customer with the same contact, whose
-    opt-out must be in force before Brevo is told anything else of it.
+    opt-out must be in force before Brevo is told of this one.
     """
 
     customer: Believed
@@ -63,16 +65,24 @@ class Difference:
     behind: str | None = None
 
 
-def missing(living: Sequence[Believed]) -> list[Difference]:
-    """Brevo does not have the contact of these at all.
+def missing(customers: Sequence[Believed], former: Iterable[Believed] = ()) -> list[Difference]:
+    """Brevo does not have the contact of these, of whom some live, at all; `former` ever had its address.
 
     Whoever makes it anew leaves it open to mails, unless the opt-out is their own; and whether a later opt-in
-    lifted that of another one nobody can tell any more. So an opt-out goes first.
+    lifted that of another one nobody can tell any more. So an opt-out goes first. Where it is of somebody who
+    is gone, and nobody here opted in since, nobody can tell it, and nobody goes.
     """
-    opted_out = [customer for customer in living if customer.accepts_marketing is False]
+    living = {customer.customer_key: customer for customer in customers if customer.is_alive}
+    in_at = max((_chosen_at(each) for each in living.values() if each.accepts_marketing), default=NEVER)
+    gone = (each for each in (*customers, *former) if each.customer_key not in living)
+    opted_out = [each for each in living.values() if each.accepts_marketing is False] or [
+        each for each in gone if each.accepts_marketing is False and _chosen_at(each) >= in_at
+    ]
     first = max(opted_out, key=_chosen_at).customer_key if opted_out else None
-    behind = {each.customer_key: None if each.customer_key == first else first for each in living}
-    return [Difference(each, frozenset({Kind.MISSING}), behind=behind[each.customer_key]) for each in living]
+    return [
+        Difference(each, frozenset({Kind.MISSING}), behind=None if key == first else first)
+        for key, each in living.items()
+    ]
 
 
 def remaining(customer: Believed, address: str) -> Difference:
@@ -170,7 +180,7 @@ def _differing(
 
 def _chosen_at(customer: Believed) -> datetime:
     """When somebody opted in or out."""
-    return customer.consent_at.at if customer.consent_at else datetime.min.replace(tzinfo=UTC)
+    return customer.consent_at.at if customer.consent_at else NEVER
 
 
 def _lists(found: Mapping[str, Any]) -> list[Any]:

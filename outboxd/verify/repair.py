@@ -56,15 +56,16 @@ class Repair:
         behind = {each.customer.customer_key: each.behind for each in wrong if each.behind is not None}
         doubts = {each.customer.customer_key: self._doubt(each) for each in wrong if each.behind is None}
         standing = [doubt for doubt, _ in doubts.values() if doubt is not None]
+        told = {doubt.customer_key for doubt in standing}
         settled = self._outbox.settle(standing, now)
         return Repaired(
             wholly=[key for key, (_, is_whole) in doubts.items() if key in settled and is_whole],
             in_part=[key for key, (_, is_whole) in doubts.items() if key in settled and not is_whole],
             overtaken=[doubt.customer_key for doubt in standing if doubt.customer_key not in settled],
-            behind=[key for key, first in behind.items() if doubts[first][0] is not None],
+            behind=[key for key, first in behind.items() if first in told],
             beyond=[
-                *(key for key, (doubt, _) in doubts.items() if doubt is None),
-                *(key for key, first in behind.items() if doubts[first][0] is None),
+                *(key for key in doubts if key not in told),
+                *(key for key, first in behind.items() if first not in told),
             ],
             events=sum(len(doubt.told) for doubt in standing if doubt.customer_key in settled),
         )
