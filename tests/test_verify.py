@@ -491,6 +491,17 @@ def test_a_missing_contact_of_several_customers_is_made_as_the_newest_of_them_sa
     assert auditor.facts()["agrees"]
 
 
+def test_a_missing_contact_is_told_once_of_each_customer_however_few_are_read_at_a_time(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(believed, "CHUNK", 1)
+    auditor = audit()
+    share(auditor, {"id": 1}, {"id": 2}, {"id": 3})
+    auditor.delete(ANN)
+    facts = auditor.facts()
+    assert (facts["differences"]["missing"]["count"], facts["compared"]) == (3, 3)
+
+
 def test_of_a_missing_contact_an_opt_out_goes_first_and_the_others_follow(audit: Audit) -> None:
     auditor = audit()
     share(

@@ -85,17 +85,18 @@ class Verification:
         return found
 
     def _unlisted(self, customers: list[Believed], begun_at: str) -> list[Difference]:
-        """Those of these customers whose contacts are missing, each with all who have the same one."""
+        """Whose contacts are missing: of these customers, and of all who have the same ones."""
         keys = {address_key(each.address or ""): each.address for each in customers if each.is_alive}
         unlisted = self._not_listed(keys)
-        heads = {customer.customer_key for customer in customers}
         former = owners(self._connection, unlisted)
         found: list[Difference] = []
         for address, sharers in at_addresses(self._connection, unlisted.values()).items():
-            living = [each.customer_key for each in sharers if each.is_alive]
-            is_told_here = bool(living) and min(living) in heads
-            if is_told_here and not self._is_left_out(sharers, begun_at):
+            is_wanted = any(each.is_alive for each in sharers)
+            if is_wanted and not self._is_left_out(sharers, begun_at):
                 found += missing(sharers, former.get(address_key(address), ()))
+        self._connection.execute(
+            LIST, {"keys": json.dumps(list(unlisted))}
+        )  # told once, however many have it
         return found
 
     def _not_listed(self, keys: Mapping[str, Any]) -> dict[str, Any]:
