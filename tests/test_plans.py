@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from outboxd import database, report
+from outboxd import database, draft, report
 from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
 
 PLANS = {
@@ -44,6 +44,7 @@ PLANS = {
     "MEET": (customers.MEET, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
     "SAID": (contacts.SAID, {"contacts_synced_email"}),
+    "SHARERS": (draft.SHARERS, {"contacts_synced_email"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
     "OWN": (customers.OWN, set()),
