@@ -172,7 +172,8 @@ class _Copy:
     def _put(self, draft: sqlite3.Connection, table: str, sql: str, values: dict[str, str]) -> None:
         rows = self.shop.execute(sql, values).fetchall()
         if rows:
-            draft.executemany(adding(table, rows[0]), rows)
+            marks = ", ".join("?" * len(rows[0]))
+            draft.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
 
 
 class _Draft(Outbox):
@@ -206,11 +207,6 @@ def _drafted(
             draft.execute("COMMIT")
         with closing(_Draft(path, copy)) as outbox:
             yield outbox
-
-
-def adding(table: str, row: Row) -> str:
-    """The statement that adds such rows to a table of the draft, but for those that it has."""
-    return f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})"  # noqa: S608
 
 
 def _is_of(admission: Admission, ids: set[tuple[str, str]], addresses: set[tuple[str, str]]) -> bool:

@@ -22,7 +22,7 @@ from outboxd import database, sources
 from outboxd.admit import admission
 from outboxd.backfill import EVENT, Entry
 from outboxd.clock import from_text
-from outboxd.draft import ADDRESSES, CONTACTS, SHARERS, adding
+from outboxd.draft import ADDRESSES, CONTACTS, SHARERS
 from outboxd.errand import Plan, reason
 from outboxd.errors import EventError
 from outboxd.event import Attribute, Contact, Event, Nothing, Others, Remove, Unaddressed, Upsert
@@ -140,7 +140,8 @@ class Preview:
     def _put(self, draft: Any, table: str, sql: str, values: Mapping[str, str]) -> None:
         rows = self._shop.execute(sql, values).fetchall()
         if rows:
-            draft.exec_driver_sql(adding(table, rows[0]), rows)
+            marks = ", ".join("?" * len(rows[0]))
+            draft.exec_driver_sql(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
 
     def _others(self, draft: Any, key: str, email: str) -> Others:
         self._meet(draft, email)
