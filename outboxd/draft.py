@@ -17,7 +17,7 @@ from outboxd import database
 from outboxd.admit import admission
 from outboxd.clock import to_text
 from outboxd.errors import NoOutboxError
-from outboxd.event import Event
+from outboxd.event import Event, Others
 from outboxd.keys import address_key
 from outboxd.outbox import Admission, Outbox, customers
 from outboxd.outbox.rows import EVENT, event_of
@@ -43,11 +43,7 @@ WHERE status = 'pending' AND customer_key IS NULL ORDER BY is_backfill, id LIMIT
 
 CONTACTS = "SELECT * FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))"
 
-SHARERS = """
-SELECT * FROM contacts WHERE synced_email IN (
-    SELECT synced_email FROM contacts WHERE customer_key IN (SELECT value FROM json_each(:keys))
-)
-"""
+SHARERS = "SELECT * FROM contacts WHERE synced_email = :email"
 
 ADDRESSES = """
 SELECT addresses.* FROM json_each(:wanted) AS wanted
@@ -167,14 +163,32 @@ class _Copy:
         self._put(draft, "outbox", BY_ID, {"ids": ids})
         self._put(draft, "outbox", PENDING, self._keys)
         self._put(draft, "contacts", CONTACTS, self._keys)
-        self._put(draft, "contacts", SHARERS, self._keys)
         self._put(draft, "addresses", ADDRESSES, self._wanted)
+
+    def meet(self, draft: sqlite3.Connection, email: str) -> None:
+        """Write those into the draft who have the contact at an address, whichever shop they are of."""
+        self._put(draft, "contacts", SHARERS, {"email": email})
 
     def _put(self, draft: sqlite3.Connection, table: str, sql: str, values: dict[str, str]) -> None:
         rows = self.shop.execute(sql, values).fetchall()
         if rows:
             marks = ", ".join("?" * len(rows[0]))
             draft.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+
+
+class _Draft(Outbox):
+    """An outbox of copies. Who else has a contact is looked up in the shop's, once it is known which one."""
+
+    def __init__(self, path: Path, copy: _Copy) -> None:
+        super().__init__(path, default_source=copy.source)
+        self._copy = copy
+
+    def others(self, customer_key: str, email: str) -> Others:
+        with closing(database.connect(self.path)) as draft:
+            draft.execute("BEGIN")
+            self._copy.meet(draft, email)
+            draft.execute("COMMIT")
+        return super().others(customer_key, email)
 
 
 @contextmanager
@@ -191,7 +205,7 @@ def _drafted(
             draft.execute(ALIVE, {"now": to_text(now)})
             draft.execute(HEADS)
             draft.execute("COMMIT")
-        with closing(Outbox(path, default_source=copy.source)) as outbox:
+        with closing(_Draft(path, copy)) as outbox:
             yield outbox
 
 

@@ -1,7 +1,8 @@
 """Preview: what a backfill would come to, row by row, without writing to the outbox.
 
 Each row is mapped and folded into its contact as the database has it by now, and after the rows before it:
-what they made of their customers is kept in a temporary database, for they may be millions. What Brevo has
+what they made of their customers is kept in a temporary database, for they may be millions; so are those
+who have the contact at an address that a row leads to, whichever shop they are of. What Brevo has
 from elsewhere is not known here. Nothing is sent.
 """
 
@@ -32,6 +33,10 @@ from outboxd.outbox import Admission, contacts, customers
 from outboxd.outbox.rows import execute
 
 LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
+
+MET = "CREATE TABLE met (email TEXT PRIMARY KEY) WITHOUT ROWID"
+
+MEET = "INSERT OR IGNORE INTO met VALUES (:email)"
 
 WRITTEN = """
 SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM json_each(:keys))
@@ -82,6 +87,8 @@ class Preview:
             database.migrate(draft)
             engine = database.engine(draft)
             stack.callback(engine.dispose)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(MET)
             yield cls(shop, engine, **settings)
 
     def put(self, entries: Sequence[Entry]) -> Sequence[Refusal]:
@@ -122,14 +129,24 @@ class Preview:
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
-        for table, sql, values in (
-            ("contacts", CONTACTS, {"keys": json.dumps(known)}),
-            ("contacts", SHARERS, {"keys": json.dumps(known)}),
-            ("addresses", ADDRESSES, {"wanted": wanted}),
-        ):
-            for row in self._shop.execute(sql, values).fetchall():
-                marks = ", ".join("?" * len(row))
-                draft.exec_driver_sql(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
+        self._put(draft, "contacts", CONTACTS, {"keys": json.dumps(known)})
+        self._put(draft, "addresses", ADDRESSES, {"wanted": wanted})
+
+    def _meet(self, draft: Any, email: str) -> None:
+        """Into the draft whoever has the contact at an address: once, for they may be many."""
+        if draft.exec_driver_sql(MEET, {"email": email}).rowcount:
+            self._put(draft, "contacts", SHARERS, {"email": email})
+
+    def _put(self, draft: Any, table: str, sql: str, values: Mapping[str, str]) -> None:
+        rows = self._shop.execute(sql, values).fetchall()
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            draft.exec_driver_sql(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+
+    def _others(self, draft: Any, key: str, email: str) -> Others:
+        self._meet(draft, email)
+        values = {"key": key, "email": email}
+        return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())
 
     def _fold(self, draft: Any, key: str, event: Event, entry: Entry) -> str | None:
         """What becomes of one row; the reason if it would be refused."""
@@ -148,7 +165,7 @@ class Preview:
             return reason(error)
         self.details["left_out"].update(said.left_out)
         contact = contacts.load(draft, [key])[key]
-        folded = fold(contact, [said], self._policy, others=partial(_others, draft, key))
+        folded = fold(contact, [said], self._policy, others=partial(self._others, draft, key))
         match folded.change:
             case Unaddressed():
                 return f"no address is known for customer {key}"
@@ -160,6 +177,7 @@ class Preview:
                 self.counts["changed"] += 1
         execute(draft, contacts.save([folded.contact], self._now))
         if isinstance(folded.change, Upsert | Remove):
+            self._meet(draft, folded.change.email)
             execute(draft, contacts.overtake([(key, folded.change.email)]))
         execute(draft, customers.remember([folded.contact]))
         return None
@@ -179,8 +197,3 @@ class Preview:
     def _leave_alone(self, why: str) -> None:
         self.counts["left_alone"] += 1
         self.details["reasons"][why] += 1
-
-
-def _others(draft: Any, key: str, email: str) -> Others:
-    values = {"key": key, "email": email}
-    return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())

@@ -1,7 +1,7 @@
 """The dry run: it tells what a backfill would come to, and changes nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,9 @@ def operate(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Oper
     return run
 
 
-def preview(operate: Operate, *customers: Any) -> dict[str, Any]:
+def preview(operate: Operate, *customers: Any, options: Sequence[str] = ()) -> dict[str, Any]:
     """What `--dry-run --json` says."""
-    facts: dict[str, Any] = json.loads(operate(list(customers), "--dry-run", "--json").stdout)
+    facts: dict[str, Any] = json.loads(operate(list(customers), "--dry-run", "--json", *options).stdout)
     return facts
 
 
@@ -101,6 +101,41 @@ def test_whoever_has_a_contact_with_another_customer_is_told_again_after_that_on
     shop.drain()
     assert len(shop.calls) == calls + CHUNK + 2
     assert shop.contact("a@example.com")["attributes"]["FIRSTNAME"] == "Tom"
+
+
+OUT = {"acceptsMarketing": False, "updatedAt": "2025-01-01T00:00:00Z"}
+IN = {"acceptsMarketing": True, "updatedAt": "2025-01-02T00:00:00Z"}
+
+
+def test_whoever_of_another_shop_has_the_contact_is_heeded(shop: Shop, operate: Operate) -> None:
+    """Their later opt-out is not lifted, and what they said last is news after another customer's."""
+    shop.sent("created", id=1, email="a@example.com", acceptsMarketing=False, updatedAt=AT)
+    customers = [{"id": 2, "email": "a@example.com", **each} for each in (OUT, IN)]
+    facts = preview(operate, *customers, options=("--source", "custom:second"))
+    assert counts(facts) == {"created": 1, "left_alone": 1}
+    for customer in customers:
+        operate([customer], "--source", "custom:second")
+        shop.drain()
+    assert shop.contact("a@example.com")["emailBlacklisted"] is True
+    assert shop.methods == ["POST", "POST"]
+
+
+def test_whoever_lives_at_an_address_that_another_customer_left_is_told_again(
+    shop: Shop, operate: Operate
+) -> None:
+    """After a new customer is told there, and read far from that one."""
+    for number, email in ((1, "a"), (2, "b"), (1, "c"), (2, "a")):
+        shop.later(seconds=1)
+        shop.sent("created", id=number, email=f"{email}@example.com", firstName="Tom", updatedAt=AT)
+    between = [{"id": 100 + number, "email": f"f{number}@example.com"} for number in range(CHUNK)]
+    customers = [{"id": 3, "email": "a@example.com"}, *between, {"id": 2, "firstName": "Tom"}]
+    facts = preview(operate, *customers)
+    assert counts(facts) == {"created": CHUNK + 1, "changed": 1}
+    calls = len(shop.calls)
+    operate(customers)
+    shop.reopen(mapping=MAPPING, brevo={"workers": 1})
+    shop.drain()
+    assert len(shop.calls) == calls + CHUNK + 2
 
 
 def test_what_brevo_has_already_and_what_is_older_is_left_alone(shop: Shop, operate: Operate) -> None:

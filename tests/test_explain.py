@@ -171,6 +171,58 @@ def test_it_waits_for_no_writer(make: MakeOperated) -> None:
         assert explained(operate, 1)["verdict"] == "delivered"
 
 
+# Customers who have one contact
+
+ANN = "ann@example.com"
+SECOND = "custom:second"
+
+
+def at(minute: int, **data: Any) -> dict[str, Any]:
+    """An envelope with a time of its own."""
+    return {"timestamp": f"2026-11-01T00:{minute:02}:00Z", "data": data}
+
+
+def write(shop: Shop, event: str, letter: dict[str, Any], source: str | None = None) -> int:
+    return outboxd.enqueue(f"customer_{event}", letter, source=source, db=shop.path, now=shop.clock)
+
+
+@pytest.mark.parametrize("source", [None, SECOND])
+@pytest.mark.parametrize(
+    "told",
+    [
+        [("deleted", at(3, id=2, email=ANN))],
+        [
+            ("created", at(1, id=2, email=ANN, acceptsMarketing=False)),
+            ("updated", at(2, id=2, acceptsMarketing=True)),
+        ],
+        [("updated", at(3, id=3, email=ANN, firstName="Anna"))],
+    ],
+    ids=["deleted", "opted in", "moved"],
+)
+def test_whoever_has_the_contact_at_an_address_that_an_event_leads_to_is_heeded(
+    make: MakeOperated, told: list[tuple[str, dict[str, Any]]], source: str | None
+) -> None:
+    """Of another shop, too; and though the address was known as that of a customer who left it."""
+    shop, operate = make(delete_behavior="hard")
+    write(shop, "created", at(0, id=7, email=ANN))
+    write(
+        shop, "created", at(0, id=3, email="bo@example.com", firstName="Bo", acceptsMarketing=False), source
+    )
+    shop.drain()
+    write(shop, "updated", at(1, id=7, email="new@example.com"))
+    shop.drain()
+    write(shop, "created", at(5, id=1, email=ANN, firstName="Ann", acceptsMarketing=False))
+    shop.drain()
+    shop.later(seconds=1)
+    ids = [write(shop, event, letter, source) for event, letter in told]
+    expected = requests_of(explained(operate, ids[0], "--reveal"), shop)
+    before = len(shop.calls)
+    shop.drain()
+    sent = [(call.method, call.path, call.body) for call in shop.calls[before:]]
+    assert sent[:2] == expected  # what heals a move to a taken address comes after
+    assert shop.contact(ANN)["emailBlacklisted"] is True
+
+
 # Why
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from outboxd import report
+from outboxd import draft, report
 from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
 from tests.outboxes import new_outbox
 
@@ -45,6 +45,7 @@ PLANS = {
     "MEET": (customers.MEET, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
     "SAID": (contacts.SAID, {"contacts_synced_email"}),
+    "SHARERS": (draft.SHARERS, {"contacts_synced_email"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
     "OWN": (customers.OWN, set()),

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -386,6 +386,180 @@ def test_two_customers_of_one_address_do_not_differ_by_each_others_values(audit:
     assert auditor.kinds() == {"attributes": ["custom:2"], "opt_out": ["custom:1"]}
     auditor.repair()
     assert auditor.facts()["agrees"]
+
+
+# Customers who have one contact
+
+
+def share(auditor: Auditor, *told: dict[str, Any], order: Sequence[int] | None = None) -> None:
+    """Events about ANN's contact, each a minute after the one before it; delivered in `order`."""
+    events = [
+        {
+            "event": "customer_updated",
+            "timestamp": f"2026-11-01T00:0{minute}:00Z",
+            "data": {"email": ANN, **each},
+        }
+        for minute, each in enumerate(told)
+    ]
+    for place in range(len(events)) if order is None else order:
+        outboxd.enqueue("customer_updated", events[place], db=auditor.shop.path)
+        auditor.shop.drain()
+
+
+OUT, IN = {"acceptsMarketing": False}, {"acceptsMarketing": True}
+
+
+def test_an_opt_out_stands_though_another_customer_with_the_contact_accepted_before(audit: Audit) -> None:
+    auditor = audit()
+    share(auditor, {"id": 2, **IN}, {"id": 1, "firstName": "Ann", **OUT}, {"id": 3, "firstName": "Anna"})
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    assert auditor.facts()["agrees"]
+    auditor.change(ANN, emailBlacklisted=False)
+    assert auditor.kinds() == {"opt_out": ["custom:1"]}
+    assert auditor.repair()["wholly"]["customers"] == ["custom:1"]
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna"}
+    assert auditor.facts()["agrees"]
+
+
+def test_of_opt_outs_and_opt_ins_of_one_time_the_opt_outs_stand(audit: Audit) -> None:
+    auditor = audit()
+    for each in ({"id": 1, **OUT}, {"id": 2, **IN}):
+        event = {"timestamp": "2026-11-01T00:00:00Z", "data": {"email": ANN, **each}}
+        outboxd.enqueue("customer_updated", event, db=auditor.shop.path)
+        auditor.shop.drain()
+    auditor.change(ANN, emailBlacklisted=False)
+    assert auditor.kinds() == {"opt_out": ["custom:1"]}
+
+
+def test_an_opt_in_that_lifted_the_opt_out_of_another_customer_agrees(audit: Audit) -> None:
+    """Whoever unsubscribes in Brevo afterwards stays so, whatever is repaired of the contact."""
+    auditor = audit()
+    share(
+        auditor, {"id": 1, "firstName": "Ann", **OUT}, {"id": 2, **OUT}, {"id": 2, "lastName": "Archer", **IN}
+    )
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is False
+    assert auditor.facts()["agrees"]
+    auditor.shop.sandbox.unsubscribe(ANN)
+    auditor.change(ANN, attributes={"FIRSTNAME": "Eve", "LASTNAME": "Eve"})
+    assert auditor.kinds() == {"attributes": ["custom:2", "custom:1"]}
+    auditor.repair()
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Archer"}
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    assert auditor.facts()["agrees"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_older_value_of_another_customer_with_the_contact_differs(
+    audit: Audit, order: Sequence[int]
+) -> None:
+    auditor = audit()
+    share(auditor, {"id": 2, "firstName": "Ann"}, {"id": 1, "firstName": "Anna"}, order=order)
+    assert auditor.facts()["agrees"]
+    auditor.change(ANN, attributes={"FIRSTNAME": "Ann"})
+    assert auditor.kinds() == {"attributes": ["custom:1"]}
+    auditor.repair()
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna"}
+    assert auditor.facts()["agrees"]
+
+
+@pytest.mark.parametrize("was_told", [True, False])
+def test_a_newer_blank_agrees_whether_brevo_was_told_of_it_or_not(audit: Audit, was_told: bool) -> None:
+    auditor = audit()
+    named = [{"id": 2, "lastName": "Baker"}] if was_told else []
+    share(auditor, {"id": 1, "lastName": "Archer"}, *named, {"id": 2, "lastName": ""})
+    assert auditor.shop.contact(ANN)["attributes"].get("LASTNAME") == (None if was_told else "Archer")
+    assert auditor.facts()["agrees"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
+def test_a_missing_contact_of_several_customers_is_made_as_the_newest_of_them_said(
+    audit: Audit, order: Sequence[int]
+) -> None:
+    auditor = audit()
+    share(
+        auditor,
+        {"id": 2, "lastName": "Archer"},
+        {"id": 2, "firstName": "Ann"},
+        {"id": 1, "firstName": "Anna"},
+        order=order,
+    )
+    auditor.delete(ANN)
+    assert auditor.facts()["differences"]["missing"]["count"] == 2
+    assert auditor.repair()["wholly"]["count"] == 2
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna", "LASTNAME": "Archer"}
+    assert auditor.facts()["agrees"]
+
+
+def test_a_missing_contact_is_told_once_of_each_customer_however_few_are_read_at_a_time(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(believed, "CHUNK", 1)
+    auditor = audit()
+    share(auditor, {"id": 1}, {"id": 2}, {"id": 3})
+    auditor.delete(ANN)
+    facts = auditor.facts()
+    assert (facts["differences"]["missing"]["count"], facts["compared"]) == (3, 3)
+
+
+def test_of_a_missing_contact_an_opt_out_goes_first_and_the_others_follow(audit: Audit) -> None:
+    auditor = audit()
+    share(
+        auditor,
+        {"id": 1, "firstName": "Ann", **IN},
+        {"id": 2, "firstName": "Anna", **OUT},
+        {"id": 1, "lastName": "Archer"},
+    )
+    before = seen(auditor.shop)
+    auditor.delete(ANN)
+    result = auditor.run("--repair")
+    assert exit_code(result) == 1
+    assert "verify again" in result.stdout
+    auditor.shop.drain()
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    assert auditor.kinds() == {"attributes": ["custom:1"]}
+    auditor.repair()
+    assert seen(auditor.shop) == before
+    assert auditor.facts()["agrees"]
+
+
+def test_a_missing_contact_is_not_made_before_an_opt_out_of_it_is_told(audit: Audit) -> None:
+    auditor = audit()
+    share(auditor, {"id": 1, "firstName": "Ann", **IN}, {"id": 2, **OUT})
+    auditor.delete(ANN)
+    auditor.shop.sandbox.faults.add(Fault(status=503, method="POST", times=1))
+    assert auditor.repair()["behind"]["customers"] == ["custom:1"]
+    assert auditor.shop.sandbox.contacts == []
+    auditor.shop.later(minutes=5)
+    auditor.shop.drain()
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+def test_a_missing_contact_is_not_made_if_somebody_who_is_gone_may_have_opted_out(
+    audit: Audit, behavior: str
+) -> None:
+    """Unless one who is there opted in since."""
+    auditor = audit(options={"delete_behavior": behavior})
+    share(auditor, {"id": 2, **OUT}, {"id": 1, "firstName": "Ann"})
+    auditor.shop.sent("deleted", id=2)
+    assert auditor.shop.contact(ANN)["emailBlacklisted"] is True
+    auditor.delete(ANN)
+    assert auditor.repair()["beyond"]["customers"] == ["custom:1"]
+    assert auditor.shop.sandbox.contacts == []
+    auditor.shop.sent("updated", id=3, email=ANN, firstName="Anna", acceptsMarketing=True)
+    auditor.delete(ANN)
+    assert auditor.repair()["wholly"]["count"] == 2
+    assert auditor.shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna"}
+
+
+def test_a_missing_contact_is_not_made_if_an_opt_out_of_it_cannot_be_told(audit: Audit) -> None:
+    auditor = audit()
+    share(auditor, {"id": 1, "firstName": "Ann"}, {"id": 2, **OUT})
+    auditor.purge("custom:2")
+    auditor.delete(ANN)
+    assert auditor.repair()["beyond"] == {"count": 2, "customers": ["custom:2", "custom:1"]}
+    assert auditor.shop.sandbox.contacts == []
 
 
 TYPES: dict[str, str | Attribute] = {

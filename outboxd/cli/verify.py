@@ -122,6 +122,7 @@ def _show(verification: Verification, tally: Tally, list_id: int | None, *, repa
             _counted(tally, "wholly", "to be repaired"),
             _counted(tally, "in_part", "to be repaired in part: some of their payloads are not kept"),
             _counted(tally, "overtaken", "had news meanwhile: left to it"),
+            _counted(tally, "behind", "wait until another's opt-out of their contact is told: verify again"),
             _counted(tally, "beyond", "cannot be repaired from here: backfill them"),
         ]
     print_table(

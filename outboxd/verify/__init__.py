@@ -85,10 +85,19 @@ class Verification:
         return found
 
     def _unlisted(self, customers: list[Believed], begun_at: str) -> list[Difference]:
-        keys = {address_key(customer.address or ""): customer.address for customer in customers}
+        """Whose contacts are missing: of these customers, and of all who have the same ones."""
+        keys = {address_key(each.address or ""): each.address for each in customers if each.is_alive}
         unlisted = self._not_listed(keys)
-        lost = [each for each in customers if each.is_alive and address_key(each.address or "") in unlisted]
-        return [missing(each) for each in lost if not self._is_left_out([each], begun_at)]
+        former = owners(self._connection, unlisted)
+        found: list[Difference] = []
+        for address, sharers in at_addresses(self._connection, unlisted.values()).items():
+            is_wanted = any(each.is_alive for each in sharers)
+            if is_wanted and not self._is_left_out(sharers, begun_at):
+                found += missing(sharers, former.get(address_key(address), ()))
+        self._connection.execute(
+            LIST, {"keys": json.dumps(list(unlisted))}
+        )  # told once, however many have it
+        return found
 
     def _not_listed(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the address keys that no page had so far."""

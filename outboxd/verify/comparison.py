@@ -2,21 +2,27 @@
 
 Of values only hashes are kept here, and Brevo shows some otherwise than they were sent: telephone numbers
 without their +, whole numbers with or without a point. A value agrees if one of its spellings does.
+
+Several customers may have one contact. It is to be as a delivery would leave it: the newest news of the
+living decides, of each attribute and of the consent.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import permutations
 from typing import Any
 
 from outboxd.event import PHONES, Attribute
-from outboxd.fold import digest
+from outboxd.fold import EMPTIED, digest
 from outboxd.values import CLEARED
 from outboxd.verify.believed import Believed
 
 SHUFFLED = 5
 """The longest list of options that is recognised in any order; a longer one as it stands, or sorted."""
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -48,18 +54,35 @@ class Difference:
     """In what Brevo has a customer otherwise than we believe.
 
     `attributes` are hashes of what Brevo has in those that differ; `remains_at` is the address of a contact
-    that should have been removed for good.
+    that should have been removed for good. `behind` is the key of a customer with the same contact, whose
+    opt-out must be in force before Brevo is told of this one.
     """
 
     customer: Believed
     kinds: frozenset[Kind]
     attributes: Mapping[str, str] = field(default_factory=dict)
     remains_at: str | None = None
+    behind: str | None = None
 
 
-def missing(customer: Believed) -> Difference:
-    """Brevo does not have them at all."""
-    return Difference(customer, frozenset({Kind.MISSING}))
+def missing(customers: Sequence[Believed], former: Iterable[Believed] = ()) -> list[Difference]:
+    """Brevo does not have the contact of these, of whom some live, at all; `former` ever had its address.
+
+    Whoever makes it anew leaves it open to mails, unless the opt-out is their own; and whether a later opt-in
+    lifted that of another one nobody can tell any more. So an opt-out goes first. Where it is of somebody who
+    is gone, and nobody here opted in since, nobody can tell it, and nobody goes.
+    """
+    living = {customer.customer_key: customer for customer in customers if customer.is_alive}
+    in_at = max((_chosen_at(each) for each in living.values() if each.accepts_marketing), default=NEVER)
+    gone = (each for each in (*customers, *former) if each.customer_key not in living)
+    opted_out = [each for each in living.values() if each.accepts_marketing is False] or [
+        each for each in gone if each.accepts_marketing is False and _chosen_at(each) >= in_at
+    ]
+    first = max(opted_out, key=_chosen_at).customer_key if opted_out else None
+    return [
+        Difference(each, frozenset({Kind.MISSING}), behind=None if key == first else first)
+        for key, each in living.items()
+    ]
 
 
 def remaining(customer: Believed, address: str) -> Difference:
@@ -82,11 +105,13 @@ def compare(customers: Sequence[Believed], found: Mapping[str, Any], wishes: Wis
 
     for customer, name, told in _differing(living, found.get("attributes"), wishes.attributes):
         note(customer, Kind.ATTRIBUTES, **{name: told})
-    by_consent = {customer.accepts_marketing: customer for customer in living}
-    if not is_blocked and False in by_consent and True not in by_consent:
-        note(by_consent[False], Kind.OPT_OUT)
-    if is_blocked and True in by_consent and False not in by_consent:
-        note(by_consent[True], Kind.UNSUBSCRIBED)
+    newest = {customer.accepts_marketing: customer for customer in sorted(living, key=_chosen_at)}
+    # Of one time an opt-out counts; and not every later opt-in lifts one, so that it may well be in force.
+    is_out = False in newest and _chosen_at(newest[False]) >= _chosen_at(newest.get(True, newest[False]))
+    if is_out and not is_blocked:
+        note(newest[False], Kind.OPT_OUT)
+    if is_blocked and True in newest and False not in newest:
+        note(newest[True], Kind.UNSUBSCRIBED)
     if wishes.list_id is not None and not is_blocked and wishes.list_id not in _lists(found):
         note(living[0], Kind.OFF_LIST)
     return [difference for difference in differences.values() if difference.kinds]
@@ -135,18 +160,27 @@ def _undead(customer: Believed, wishes: Wishes) -> Difference:
 def _differing(
     living: Sequence[Believed], shown: Any, wanted: Mapping[str, Attribute]
 ) -> Iterator[tuple[Believed, str, str]]:
-    """Who differs, in which attribute, and the hash of what Brevo has there.
+    """Who is to write which attribute again, and the hash of what Brevo has there.
 
-    Of several who share a contact any may have been the last to write; if nobody's value is there, whoever
-    has the newest is to write it again.
+    Of several who share a contact whoever said a value last; of one time, any of them may have been the last
+    to write. A blank that is newer may have been told, or not.
     """
     values = shown if isinstance(shown, dict) else {}
     for name, attribute in wanted.items():
         holders = [customer for customer in living if name in customer.fields]
-        value = values.get(name)
-        if holders and not any(agrees(each.fields[name].digest, value, attribute) for each in holders):
-            newest = max(holders, key=lambda customer: customer.fields[name].stamp)
+        speakers = [each for each in holders if each.fields[name].digest != EMPTIED] or holders
+        if not speakers:
+            continue
+        newest = max(speakers, key=lambda customer: customer.fields[name].stamp)
+        since, value = newest.fields[name].stamp.at, values.get(name)
+        right = [each.fields[name] for each in holders if each.fields[name].stamp.at >= since]
+        if not any(agrees(register.digest, value, attribute) for register in right):
             yield newest, name, digest(CLEARED if value in (None, []) else value)
+
+
+def _chosen_at(customer: Believed) -> datetime:
+    """When somebody opted in or out."""
+    return customer.consent_at.at if customer.consent_at else NEVER
 
 
 def _lists(found: Mapping[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from outboxd.admit import admission
 from outboxd.event import Stamp
+from outboxd.keys import address_key
 from outboxd.outbox import Admission, Outbox
 from outboxd.outbox.doubts import KEPT, Doubt
 from outboxd.outbox.rows import event_of
@@ -20,16 +21,23 @@ from outboxd.verify.comparison import WRONG, Difference, Kind
 
 BY_ID = "SELECT customer_key FROM contacts WHERE source = :source AND customer_id = :customer_id"
 
-BY_ADDRESS = "SELECT customer_key FROM addresses WHERE address_key = :address_key AND source = :source"
+BY_ADDRESS = """
+SELECT customer_key, email, deleted_at IS NULL OR born_at IS NOT NULL
+FROM addresses JOIN contacts USING (customer_key)
+WHERE address_key = :address_key AND addresses.source = :source
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Customer keys: who is repaired wholly or in part, who had news meanwhile, of whom nothing is kept."""
+    """Customer keys: who is repaired wholly or in part, who had news meanwhile, whose turn comes once another
+    one's opt-out is in force, of whom nothing is kept.
+    """
 
     wholly: Sequence[str] = ()
     in_part: Sequence[str] = ()
     overtaken: Sequence[str] = ()
+    behind: Sequence[str] = ()
     beyond: Sequence[str] = ()
     events: int = 0
 
@@ -45,14 +53,20 @@ class Repair:
     def mend(self, differences: Iterable[Difference], now: datetime) -> Repaired:
         """Have told again what these need, as far as it is kept."""
         wrong = [difference for difference in differences if difference.kinds & set(WRONG)]
-        doubts = {each.customer.customer_key: self._doubt(each) for each in wrong}
+        behind = {each.customer.customer_key: each.behind for each in wrong if each.behind is not None}
+        doubts = {each.customer.customer_key: self._doubt(each) for each in wrong if each.behind is None}
         standing = [doubt for doubt, _ in doubts.values() if doubt is not None]
+        told = {doubt.customer_key for doubt in standing}
         settled = self._outbox.settle(standing, now)
         return Repaired(
             wholly=[key for key, (_, is_whole) in doubts.items() if key in settled and is_whole],
             in_part=[key for key, (_, is_whole) in doubts.items() if key in settled and not is_whole],
             overtaken=[doubt.customer_key for doubt in standing if doubt.customer_key not in settled],
-            beyond=[key for key, (doubt, _) in doubts.items() if doubt is None],
+            behind=[key for key, first in behind.items() if first in told],
+            beyond=[
+                *(key for key in doubts if key not in told),
+                *(key for key, first in behind.items() if first not in told),
+            ],
             events=sum(len(doubt.told) for doubt in standing if doubt.customer_key in settled),
         )
 
@@ -102,10 +116,14 @@ class Repair:
             values = {"source": source, "customer_id": found.customer_id}
             row = self._connection.execute(BY_ID, values).fetchone()
             return row[0] if row else None
-        for address_key in found.address_keys:
-            values = {"source": source, "address_key": address_key}
-            if row := self._connection.execute(BY_ADDRESS, values).fetchone():
-                return str(row[0])
+        for key in found.address_keys:
+            values = {"source": source, "address_key": key}
+            holders = self._connection.execute(BY_ADDRESS, values).fetchall()
+            if len(holders) > 1:  # whoever lives there now is meant, if that is one of them
+                here = [each for each in holders if each[2] and each[1] and address_key(each[1]) == key]
+                return here[0][0] if len(here) == 1 else None
+            if holders:
+                return str(holders[0][0])
         return None
 
 

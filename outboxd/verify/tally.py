@@ -13,6 +13,9 @@ from outboxd.verify.repair import Repaired
 EXAMPLES = 5
 """Customers of each kind that are named."""
 
+ENDS = ("wholly", "in_part", "overtaken", "behind", "beyond")
+"""What can become of a repair: see `Repaired`."""
+
 
 class Tally:
     """Counts what it is told, in as little memory for a million customers as for one."""
@@ -38,7 +41,7 @@ class Tally:
 
     def add_repaired(self, repaired: Repaired) -> None:
         """This was repaired, or could not be."""
-        for name in ("wholly", "in_part", "overtaken", "beyond"):
+        for name in ENDS:
             keys = getattr(repaired, name)
             self._repaired[name] += len(keys)
             self._exemplify(name, keys)
@@ -60,8 +63,8 @@ class Tally:
         return told
 
     def repair(self) -> dict[str, Any]:
-        """`{"events": n}` and `{"count", "customers"}` of each end: wholly, in_part, overtaken, beyond."""
-        ends = {name: self._named(name) for name in ("wholly", "in_part", "overtaken", "beyond")}
+        """`{"events": n}` and `{"count", "customers"}` of each of its ENDS."""
+        ends = {name: self._named(name) for name in ENDS}
         return {"events": self._repaired["events"], **ends}
 
     def _named(self, name: str) -> dict[str, Any]:
