@@ -20,7 +20,7 @@ from outboxd.erase import Eraser
 from outboxd.errand import Plan
 from outboxd.errors import ConfigError
 from outboxd.event import Attribute, Outcome
-from outboxd.fold import Policy
+from outboxd.fold.policy import Policy
 from outboxd.importing import Charge
 from outboxd.lane import Lane
 from outboxd.notices import Wanted

@@ -34,7 +34,10 @@ from outboxd.event import (
     Verdict,
     illegible,
 )
-from outboxd.fold import EMPTIED, GONE, UNKNOWN, Folded, Policy, fold
+from outboxd.fold import Folded, fold
+from outboxd.fold.life import GONE
+from outboxd.fold.policy import Policy
+from outboxd.fold.registers import EMPTIED, UNKNOWN
 from outboxd.keys import address_key
 from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse

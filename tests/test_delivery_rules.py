@@ -30,7 +30,7 @@ from outboxd.brevo.sandbox.stand_in import StandIn
 from outboxd.clock import to_text
 from outboxd.errand import Errand, Plan
 from outboxd.event import Outcome, Result, Verdict
-from outboxd.fold import Policy
+from outboxd.fold.policy import Policy
 from outboxd.outbox import Outbox
 from tests.fuzz import cases
 from tests.outboxes import new_outbox

@@ -20,7 +20,8 @@ from outboxd.event import (
     Upsert,
     Verdict,
 )
-from outboxd.fold import Policy, fold
+from outboxd.fold import fold
+from outboxd.fold.policy import Policy
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 NOBODY = Contact("shopify:4711", "shopify")

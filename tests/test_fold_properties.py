@@ -10,7 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from outboxd.event import Change, Contact, Kind, Others, Remove, Stamp, Statement, Unaddressed, Upsert
-from outboxd.fold import GONE, Folded, Policy, fold
+from outboxd.fold import Folded, fold
+from outboxd.fold.life import GONE
+from outboxd.fold.policy import Policy
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 NOBODY = Contact("shopify:4711", "shopify")

@@ -15,7 +15,7 @@ from itertools import permutations
 from typing import Any
 
 from outboxd.event import PHONES, Attribute
-from outboxd.fold import EMPTIED, digest
+from outboxd.fold.registers import EMPTIED, digest
 from outboxd.values import CLEARED
 from outboxd.verify.believed import Believed
 

@@ -1,0 +1,107 @@
+"""The registers: of each attribute the newest value, whoever of those who have the contact said it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from outboxd.event import Contact, Others, Register, Stamp, Statement
+from outboxd.fold.life import newest
+from outboxd.fold.policy import Policy
+from outboxd.labels import Known
+from outboxd.values import CLEARED
+
+UNKNOWN = ""
+"""In place of a hash: Brevo may have the value, or none."""
+
+
+def digest(value: Any) -> str:
+    """A short hash of an attribute's value: enough to see that it differs, not to read it."""
+    return hashlib.sha256(_written(value).encode()).hexdigest()[:16]
+
+
+_written = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+EMPTIED = digest(CLEARED)
+"""The hash of an attribute that Brevo was told to empty."""
+
+
+def registered(
+    told: Contact, said: Sequence[Statement], policy: Policy, perhaps: Mapping[str, Register]
+) -> tuple[Mapping[str, Register], Mapping[str, Register], dict[str, Any]]:
+    """The registers of attributes and of labels, and the values that won them in this fold.
+
+    What an earlier life left in Brevo, and the present one does not state, is cleared. Nothing else is
+    cleared that was not, or not perhaps, delivered from here: a blank in the shop must not wipe what Brevo
+    has from elsewhere.
+    """
+    fields = {**perhaps, **told.fields}
+    values: dict[str, Any] = {}
+    for statement in said:
+        for name, value in statement.attributes.items():
+            if name not in fields or statement.stamp >= fields[name].stamp:
+                fields[name] = Register(statement.stamp, digest(value))
+                values[name] = value
+    labels = Known(told.labels) if told.deleted_at is None else Known(told.labels).since(told.deleted_at)
+    for statement in said:
+        if statement.labels is not None:
+            labels = labels.told(statement.stamp, statement.labels)
+            name, value = statement.labels.attribute, labels.value(is_list=statement.labels.is_list)
+            newest = max(register.stamp for register in labels.registers.values())
+            fields[name] = Register(newest, digest(value))
+            values[name] = value
+    for name, register in fields.items():
+        if told.deleted_at is not None and register.stamp < told.deleted_at and policy.can_empty(name):
+            fields[name] = Register(told.deleted_at, EMPTIED)
+            values[name] = CLEARED
+    known = (*told.fields.items(), *perhaps.items())
+    delivered = {name for name, register in known if register.digest != EMPTIED}
+    values = {name: value for name, value in values.items() if value != CLEARED or name in delivered}
+    return fields, labels.registers, values
+
+
+def overruling(said: Mapping[str, Register], fields: Mapping[str, Register]) -> frozenset[str]:
+    """The attributes of which others said something newer. A blank of theirs may never have been told."""
+    return frozenset(
+        name
+        for name, register in said.items()
+        if register.digest != EMPTIED and name in fields and register.stamp.at > fields[name].stamp.at
+    )
+
+
+def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> frozenset[str]:
+    """What the contact brings along to an address: it counts as said when it moved there."""
+    brought = {
+        name: register._replace(stamp=newest(moved_at, register.stamp) or register.stamp)
+        for name, register in contact.fields.items()
+    }
+    return frozenset(brought) - overruling(others.said, brought)
+
+
+def perhaps_given(doubtful: Sequence[Statement]) -> dict[str, Register]:
+    """What these may have given the contact: of each attribute the first value that is one."""
+    perhaps: dict[str, Register] = {}
+    for statement in doubtful:
+        said = dict(statement.attributes)
+        if statement.labels is not None:
+            said[statement.labels.attribute] = statement.labels.attribute
+        for name, value in said.items():
+            if name not in perhaps or perhaps[name].digest == EMPTIED:
+                perhaps[name] = Register(statement.stamp, digest(value))
+    return perhaps
+
+
+def emptied_of(had: Mapping[str, Register], others: Others, policy: Policy) -> dict[str, Any]:
+    """What a contact had of one customer alone, emptied: what nobody else said the same, or more lately."""
+    theirs = {
+        name
+        for name, register in others.said.items()
+        if name in had
+        and register.digest != EMPTIED
+        and (register.digest == had[name].digest or register.stamp.at > had[name].stamp.at)
+    }
+    return {
+        name: CLEARED
+        for name, register in had.items()
+        if register.digest != EMPTIED and name not in theirs and policy.can_empty(name)
+    }
