@@ -316,7 +316,9 @@ def keep_log(path: Path, connection: sqlite3.Connection) -> None:
 
 def create(path: Path) -> None:
     """Make the empty file, ready for writers of its group, unless it exists."""
-    path = type(path)(os.path.realpath(path))  # a link that leads nowhere is no file yet
+    from pathlib import Path
+
+    path = Path(os.path.realpath(path))  # a link that leads nowhere is no file yet
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except FileExistsError:
