@@ -33,9 +33,9 @@ which takes room.
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
 SETTINGS = (
-    "synchronous = FULL",
-    "secure_delete = FAST",  # what is deleted within a page is wiped at once
-    f"journal_size_limit = {LOG_LIMIT}",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = FAST",  # what is deleted within a page is wiped at once
+    f"PRAGMA journal_size_limit = {LOG_LIMIT}",
 )
 """Those that each connection makes anew."""
 
@@ -74,11 +74,7 @@ MEANINGS = {
         "create it with: outboxd migrate",
     ),
 }
-"""What an error says of a file that is there and can be opened, and its mend, by the code of the error or of
-its kind.
-"""
-
-UNKNOWN = ("{path} cannot be used: {error}", "")
+"""What an error says of a file that can be opened, and its mend, by its kind."""
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
@@ -102,7 +98,7 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         connection.text_factory = decoded
         try:
             for setting in SETTINGS:
-                connection.execute(f"PRAGMA {setting}")
+                connection.execute(setting)
         except sqlite3.Error:
             connection.close()
             raise
@@ -159,7 +155,7 @@ def explained(path: str | PathLike[str]) -> Iterator[None]:
 def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoOutboxError | RightsError:
     """What an error of SQLite means for the file at `path`, with its mend."""
     code = getattr(error, "sqlite_errorcode", 0)
-    kind = code & 0xFF  # the rest of it says in which of several ways
+    kind = code if code == LOST_FRAMES else code & 0xFF  # the rest says in which of several ways
     if kind == sqlite3.SQLITE_CANTOPEN and not _may_open():  # and nothing can be imported, perhaps
         return TooManyFilesError(path)
     from pathlib import Path
@@ -182,8 +178,8 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     if (fault := place.in_the_way(Path(path))) is not None:
         # Never by removing it: what is committed and not yet in the database stands in the log.
         return RightsError(fault.told, hint=fault.mend)
-    told, hint = MEANINGS.get(code) or MEANINGS.get(kind, UNKNOWN)
-    if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and code != LOST_FRAMES and _is_full(directory):
+    told, hint = MEANINGS.get(kind, ("{path} cannot be used: {error}", ""))
+    if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and place.is_full(directory):
         told, hint = NO_ROOM
     known = {"path": path, "directory": directory, "error": error, "seconds": f"{BUSY_TIMEOUT:g}"}
     return DatabaseError(told.format_map(known), hint=hint.format_map(known) or None)
@@ -201,12 +197,6 @@ def _may_open(files: int = 3) -> bool:
         for descriptor in opened:
             os.close(descriptor)
     return True
-
-
-def _is_full(directory: str) -> bool:
-    """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
-    found = os.statvfs(directory)
-    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < 128 * 1024
 
 
 @contextmanager
@@ -256,12 +246,11 @@ def sizes(path: Path) -> tuple[int, int]:
     """The bytes of the database file and of its write-ahead log."""
     try:
         size = path.stat().st_size
-        try:
+        with suppress(FileNotFoundError):  # whoever closed the file last has removed it
             return size, os.stat(log(path)).st_size
-        except FileNotFoundError:  # who closed the file last has removed it
-            return size, 0
     except OSError as error:
         raise unusable(path, error) from error
+    return size, 0
 
 
 def check_revision(path: Path, found: str | None) -> None:

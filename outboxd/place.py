@@ -161,6 +161,12 @@ def _room(directory: Path) -> Iterator[Fault]:
         yield Fault("disk", told, f"remove what this finds: {_largest(directory, '--inodes')}")
 
 
+def is_full(directory: str) -> bool:
+    """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
+    found = os.statvfs(directory)
+    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < 128 * 1024
+
+
 def _largest(directory: Path, *options: str) -> str:
     return " ".join(["sudo du -x", *options, f"{quote(str(_mount(directory)))} | sort -n | tail"])
 
