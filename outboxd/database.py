@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
-from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError
+from outboxd.errors import DatabaseError, NoOutboxError, RightsError, SchemaError, TooManyFilesError
 from outboxd.locks import turn
 
 TYPE_CHECKING = False  # the intake imports this module at every event: what it does not need is not loaded
@@ -32,8 +32,49 @@ which takes room.
 
 LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it could be reset
 
+SETTINGS = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = FAST",  # what is deleted within a page is wiped at once
+    f"PRAGMA journal_size_limit = {LOG_LIMIT}",
+)
+"""Those that each connection makes anew."""
+
 LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
 """What is read ends early: others began a log of their own by an index that is still that of the old one."""
+
+NO_ROOM = (
+    "the disk that holds {path} is full",
+    "make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
+)
+UNSOUND = (
+    "{path} is not a sound SQLite database ({error})",
+    "name another file with `database:`, or restore a backup",
+)
+LOCKED = (
+    "{path} stayed locked by another program for {seconds} seconds",
+    "find the program that holds it: fuser {path}",
+)
+MEANINGS = {
+    LOST_FRAMES: (
+        "the log of {path} was removed under programs that have it open",
+        "restart them; leave what ends in -wal and -shm alone: SQLite makes it, and removes it",
+    ),
+    sqlite3.SQLITE_FULL: ("the disk that holds {path} or temporary files is full", f"{NO_ROOM[1]} /var/tmp"),
+    sqlite3.SQLITE_IOERR: (
+        "the disk that holds {path} does not read or write ({error})",
+        "see what the kernel says of it: sudo dmesg | tail",
+    ),
+    sqlite3.SQLITE_CORRUPT: UNSOUND,
+    sqlite3.SQLITE_NOTADB: UNSOUND,
+    sqlite3.SQLITE_BUSY: LOCKED,
+    sqlite3.SQLITE_LOCKED: LOCKED,
+    # It is of a statement, and ours fit the schema of this version.
+    sqlite3.SQLITE_ERROR: (
+        "{path} holds no outbox of this version ({error})",
+        "create it with: outboxd migrate",
+    ),
+}
+"""What an error says of a file that can be opened, and its mend, by its kind."""
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
@@ -56,9 +97,8 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
         connection = _opened(path, "ro" if read_only else "rw")
         connection.text_factory = decoded
         try:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA secure_delete = FAST")  # what is deleted in a page is wiped at once
-            connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
+            for setting in SETTINGS:
+                connection.execute(setting)
         except sqlite3.Error:
             connection.close()
             raise
@@ -114,17 +154,15 @@ def explained(path: str | PathLike[str]) -> Iterator[None]:
 
 def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoOutboxError | RightsError:
     """What an error of SQLite means for the file at `path`, with its mend."""
-    text = str(error)
-    if "unable to open" in text and not _may_open():  # and nothing can be imported, perhaps
-        return DatabaseError(
-            f"this process has too many files open to open {path}",
-            hint="close some, or allow it more: ulimit -n, or LimitNOFILE= of a systemd unit",
-        )
+    code = getattr(error, "sqlite_errorcode", 0)
+    kind = code if code == LOST_FRAMES else code & 0xFF  # the rest says in which of several ways
+    if kind == sqlite3.SQLITE_CANTOPEN and not _may_open():  # and nothing can be imported, perhaps
+        return TooManyFilesError(path)
     from pathlib import Path
 
     from outboxd import place
 
-    directory = os.path.dirname(os.path.abspath(path))
+    directory = os.path.dirname(os.path.realpath(path))  # that of the file, not of a link to it
     if (fault := place.impossible(Path(path))) is not None:
         return NoOutboxError(fault.told, hint=fault.mend)
     is_open = os.access(directory, os.X_OK)
@@ -140,39 +178,11 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
     if (fault := place.in_the_way(Path(path))) is not None:
         # Never by removing it: what is committed and not yet in the database stands in the log.
         return RightsError(fault.told, hint=fault.mend)
-    if getattr(error, "sqlite_errorcode", 0) == LOST_FRAMES:
-        return DatabaseError(
-            f"the log of {path} was removed under programs that have it open",
-            hint="restart them; leave what ends in -wal and -shm alone: SQLite makes it, and removes it",
-        )
-    is_full = _is_full(directory)
-    if "is full" in text or ("I/O error" in text and is_full):
-        kept = "" if is_full else " or temporary files"
-        return DatabaseError(
-            f"the disk that holds {path}{kept} is full",
-            hint="make room, such as by: sudo journalctl --vacuum-size=100M; "
-            f"see it with: df -h {directory}{' /var/tmp' if kept else ''}",
-        )
-    if "I/O error" in text:
-        return DatabaseError(
-            f"the disk that holds {path} does not read or write ({text})",
-            hint="see what the kernel says of it: sudo dmesg | tail",
-        )
-    if "not a database" in text or "malformed" in text:
-        return DatabaseError(
-            f"{path} is not a sound SQLite database ({text})",
-            hint="name another file with `database:`, or restore a backup",
-        )
-    if "locked" in text or "busy" in text:
-        return DatabaseError(
-            f"{path} stayed locked by another program for {BUSY_TIMEOUT:g} seconds",
-            hint=f"find the program that holds it: fuser {path}",
-        )
-    if "no such table" in text or "no such column" in text:
-        return DatabaseError(
-            f"{path} holds no outbox of this version", hint="create it with: outboxd migrate"
-        )
-    return DatabaseError(f"{path} cannot be used: {text}")
+    told, hint = MEANINGS.get(kind, ("{path} cannot be used: {error}", ""))
+    if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and place.is_full(directory):
+        told, hint = NO_ROOM
+    known = {"path": path, "directory": directory, "error": error, "seconds": f"{BUSY_TIMEOUT:g}"}
+    return DatabaseError(told.format_map(known), hint=hint.format_map(known) or None)
 
 
 def _may_open(files: int = 3) -> bool:
@@ -187,12 +197,6 @@ def _may_open(files: int = 3) -> bool:
         for descriptor in opened:
             os.close(descriptor)
     return True
-
-
-def _is_full(directory: str) -> bool:
-    """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
-    found = os.statvfs(directory)
-    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < 128 * 1024
 
 
 @contextmanager
@@ -230,13 +234,23 @@ def revision(connection: sqlite3.Connection) -> str | None:
     return str(row[0]) if row else None
 
 
+def log(path: str | PathLike[str]) -> str:
+    """Where the write-ahead log of the database at `path` is, if it has one.
+
+    SQLite makes it beside the file itself, and `path` may be a link to that.
+    """
+    return f"{os.path.realpath(path)}-wal"
+
+
 def sizes(path: Path) -> tuple[int, int]:
     """The bytes of the database file and of its write-ahead log."""
-    log = path.with_name(path.name + "-wal")
     try:
-        return path.stat().st_size, log.stat().st_size if log.exists() else 0
+        size = path.stat().st_size
+        with suppress(FileNotFoundError):  # whoever closed the file last has removed it
+            return size, os.stat(log(path)).st_size
     except OSError as error:
         raise unusable(path, error) from error
+    return size, 0
 
 
 def check_revision(path: Path, found: str | None) -> None:
@@ -291,6 +305,9 @@ def keep_log(path: Path, connection: sqlite3.Connection) -> None:
 
 def create(path: Path) -> None:
     """Make the empty file, ready for writers of its group, unless it exists."""
+    from pathlib import Path
+
+    path = Path(os.path.realpath(path))  # a link that leads nowhere is no file yet
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except FileExistsError:

@@ -85,13 +85,14 @@ class CustomerSync:
             relay.drain()
 
     def stop(self) -> None:
-        """Let what runs finish what is in flight, and return."""
+        """Let what runs finish what is in flight, and return. A `run` that comes later returns at once."""
         self._stopping.set()
         if self._relay is not None:
             self._relay.bell.set()
 
     def __enter__(self) -> Self:
         relay = self._stack.enter_context(self._draining())
+        self._stopping.clear()  # a stop before the block is none of the block
         thread = threading.Thread(target=relay.run, args=(self._stopping, GRACE), name="outboxd", daemon=True)
         thread.start()
         self._stack.callback(self._check, relay)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from time import monotonic, sleep
 
 from outboxd import database, intake, mapping, person, search, sources
@@ -211,7 +212,7 @@ class Eraser:
     def _proved(self, known: Known, told: Mapping[str, str], events: int) -> Erasure:
         """Wipe what is free and search the bytes; if traces are left, write the file anew and look again."""
         texts = {text: kind for text, kind in known.texts.items() if len(text) >= LEAST}
-        files = [self._outbox.path, self._outbox.path.with_name(self._outbox.path.name + "-wal")]
+        files = [self._outbox.path, Path(database.log(self._outbox.path))]
         with closing(Pruning(self._outbox.path)) as pruning:
             while pruning.shrink(spare=0):
                 pass

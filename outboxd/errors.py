@@ -90,6 +90,16 @@ class AdriftError(DatabaseError):
     """What was opened is not what lies at its path any more: it was removed, or replaced."""
 
 
+class TooManyFilesError(DatabaseError):
+    """This process may not open one more file."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"this process has too many files open to open {path}",
+            hint="close some, or allow it more: ulimit -n, or LimitNOFILE= of a systemd unit",
+        )
+
+
 class RightsError(OutboxdError):
     """The file system does not let this user do what must be done."""
 

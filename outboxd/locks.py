@@ -6,13 +6,21 @@ Both are kernel locks on files of their own, gone with the process that held the
 from __future__ import annotations
 
 import _thread  # for a lock or two; `threading` would be loaded at every event
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 
-from outboxd.errors import HeldError, RightsError
+from outboxd.errors import (
+    DatabaseError,
+    HeldError,
+    NoOutboxError,
+    OutboxdError,
+    RightsError,
+    TooManyFilesError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,10 +213,26 @@ def _opened(path: str) -> int:
     try:
         return _open(path)
     except OSError as error:
-        raise RightsError(
-            f"{path} cannot be opened: {error.strerror}",
-            hint=f"drain as the user that owns it: sudo -u outboxd outboxd …, or remove {path}",
-        ) from error
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: str, error: OSError) -> OutboxdError:
+    told = f"{path} cannot be opened: {error.strerror}"
+    if isinstance(error, PermissionError):
+        hint = f"drain as the user that owns it: sudo -u outboxd outboxd …, or remove {path}"
+        return RightsError(told, hint=hint)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFilesError(path)
+    from pathlib import Path
+
+    from outboxd import place
+
+    for fault in place.faults(Path(path)):
+        if fault.what == "place":
+            return NoOutboxError(fault.told, hint=fault.mend)
+        if fault.what == "disk":
+            return DatabaseError(fault.told, hint=fault.mend)
+    return DatabaseError(told)
 
 
 def _open(path: str, _flags: int = 0) -> int:
@@ -216,5 +240,6 @@ def _open(path: str, _flags: int = 0) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
+        with suppress(PermissionError):  # another user has made it at the same moment
+            os.fchmod(descriptor, FILE_MODE)  # whatever the umask of whoever came first
         return descriptor

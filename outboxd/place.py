@@ -21,7 +21,7 @@ SHARED = stat.S_IRWXG | stat.S_ISGID
 
 
 class Fault(NamedTuple):
-    """Something that is wrong with the place, and the command that mends it.
+    """Something that is wrong with the place, and what mends it: a command, or what is to be done.
 
     `what` is place, rights, owner or disk.
     """
@@ -68,11 +68,12 @@ def faults(path: Path) -> list[Fault]:
 
 def impossible(path: Path) -> Fault | None:
     """No outbox can lie at `path`, whoever comes."""
-    directory = path.absolute().parent
+    path = Path(os.path.realpath(path))
+    directory = path.parent
     try:
         found = directory.stat()
     except (FileNotFoundError, NotADirectoryError):
-        mend = f"create it: sudo install -d -m 2770 -o outboxd -g outboxd {quote(str(directory))}"
+        mend = f"sudo install -d -m 2770 -o outboxd -g outboxd {quote(str(directory))}"
         return Fault("place", f"the directory {directory} does not exist", mend)
     except OSError:
         return None  # this user may not look there
@@ -158,6 +159,12 @@ def _room(directory: Path) -> Iterator[Fault]:
     if found.f_files and found.f_favail < LEAST_FILES:
         told = f"the disk takes no more files at {directory}, and SQLite needs two beside the outbox"
         yield Fault("disk", told, f"remove what this finds: {_largest(directory, '--inodes')}")
+
+
+def is_full(directory: str) -> bool:
+    """Whether there is no room for what SQLite needs to open a file: it calls that an I/O error."""
+    found = os.statvfs(directory)
+    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < 128 * 1024
 
 
 def _largest(directory: Path, *options: str) -> str:

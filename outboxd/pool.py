@@ -25,11 +25,11 @@ MOST = 4
 
 PATIENCE = 5.0
 """Seconds that a fork waits for those who write, and who comes to write waits for a fork, or for what is open
-of a removed log to be closed …
+of a removed log to be closed.
 """
 
 AGAIN = 0.01
-"""… and between two looks whether it is."""
+"""Seconds between two looks whether what is open of a removed log is closed."""
 
 
 class Pooled:

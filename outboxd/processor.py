@@ -18,13 +18,15 @@ def on_one_processor() -> Iterator[None]:
     that is free, where nothing of what the last one did is at hand: a drain flat out then does a fifth
     less, and takes a quarter more of the host's time. Where this is not allowed all stays as it was.
     """
-    allowed: Collection[int] = ()
-    with suppress(OSError):
-        processor = int(HERE.read_text().rpartition(")")[2].split()[LAST_RAN_ON])
-        allowed = os.sched_getaffinity(0)
+    allowed: Collection[int] | None = None
+    with suppress(OSError, ValueError, IndexError):  # or where /proc is not Linux's own
+        processor = int(HERE.read_bytes().rpartition(b")")[2].split()[LAST_RAN_ON])
+        before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {processor})
+        allowed = before
     try:
         yield
     finally:
-        with suppress(OSError):  # which setting none is, too
-            os.sched_setaffinity(0, allowed)
+        if allowed is not None:
+            with suppress(OSError):
+                os.sched_setaffinity(0, allowed)

@@ -65,7 +65,13 @@ class Pruner:
 
 
 def step(pruning: Pruning, retention: Retention, now: datetime) -> Step | None:
-    """One step of a sweep; None when the sweep is over."""
+    """One step of a sweep; None when the sweep is over.
+
+    Pages go before more of them are freed: for each that the file gives back SQLite searches the list of all
+    that are free.
+    """
+    if count := pruning.shrink():
+        return Step("pages", count)
     for what, remove in (
         ("events", pruning.events),
         ("dropped", pruning.dropped),
@@ -76,8 +82,6 @@ def step(pruning: Pruning, retention: Retention, now: datetime) -> Step | None:
     ):
         if count := remove(retention, now):
             return Step(what, count)
-    if count := pruning.shrink():
-        return Step("pages", count)
     pruning.cut_log()
     return None
 

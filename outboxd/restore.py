@@ -5,6 +5,7 @@ one transaction, and all that they wrote before it is in the copy that is kept a
 a backup is `restoring`'s business.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -113,6 +114,7 @@ def restore(
     if backup.exists() and outbox.exists() and backup.samefile(outbox):
         raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
+    outbox = Path(os.path.realpath(outbox))  # the file itself, and what lies beside it, not a link to it
     part = part_of(outbox)
     aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
     with _alone(outbox, who), ExitStack() as stack:

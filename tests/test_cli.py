@@ -255,7 +255,7 @@ def test_errors_are_text_with_a_hint_and_an_exit_code(
             "config.yaml is a file",
             "name a place in a directory with `database:`, such as ",
         ),
-        ("no/outbox.db", "/no does not exist", "create it: sudo install -d -m 2770 "),
+        ("no/outbox.db", "/no does not exist", "sudo install -d -m 2770 "),
     ],
 )
 def test_where_no_outbox_can_lie_is_told_alike_by_every_command(

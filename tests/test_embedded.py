@@ -76,6 +76,23 @@ def test_run_ends_when_it_is_stopped(tmp_path: Path) -> None:
         assert not thread.is_alive()
 
 
+def test_a_stop_while_nothing_runs_is_none_of_the_next_block(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        sync = made(tmp_path, sandbox)
+        sync.stop()
+        with sync:
+            sync.trigger({"event": "customer_created", "data": {"email": "jane@example.com"}})
+            until(lambda: sandbox.contact("jane@example.com"))
+
+
+def test_a_run_that_is_stopped_before_it_has_begun_ends(tmp_path: Path) -> None:
+    """A thread may be slow to start, and who waits for its end has said so already."""
+    with Sandbox() as sandbox:
+        sync = made(tmp_path, sandbox)
+        sync.stop()
+        sync.run()
+
+
 def test_a_second_drainer_is_told_who_drains(tmp_path: Path) -> None:
     with Sandbox() as sandbox, made(tmp_path, sandbox), pytest.raises(HeldError, match="process"):
         made(tmp_path, sandbox).drain()

@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -17,6 +19,7 @@ import outboxd
 from outboxd import backup, pool
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.errors import DatabaseError
+from outboxd.outbox.pruning import Pruning
 from tests.conftest import until
 from tests.outboxes import new_outbox
 from tests.processes import Daemon, write_config
@@ -237,6 +240,24 @@ def test_what_is_open_when_the_place_becomes_read_only_is_drained_and_who_comes_
             until(lambda: daemon.status()["delivered"] == 2)
             assert "stuck" not in daemon.words
         once_each(sandbox, 2)
+
+
+@needs_mounts
+def test_a_log_for_which_the_file_has_no_room_is_told_and_cut_once_there_is_some(disk: Path) -> None:
+    outbox = disk / "outbox.db"
+    database.migrate(outbox)
+    with closing(Pruning(outbox)) as pruning:
+        with closing(sqlite3.connect(outbox)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM outbox").fetchone()
+            for number in range(20):  # into the log, and no further
+                created(outbox, number)
+        filler = fill(disk)
+        with pytest.raises(DatabaseError, match=f"the disk that holds {outbox} is full"):
+            pruning.cut_log(limit=0)
+        filler.unlink()
+        assert pruning.cut_log(limit=0)
+    backup.check(outbox)
 
 
 def test_where_sqlites_temporary_files_have_no_room_the_outboxs_disk_is_not_blamed_alone(

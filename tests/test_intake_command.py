@@ -176,7 +176,7 @@ def test_an_empty_input_is_told(db: Path, given: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mend"),
-    [("none.db", "create it with: outboxd migrate"), ("no/none.db", "create it: sudo install -d -m 2770 ")],
+    [("none.db", "create it with: outboxd migrate"), ("no/none.db", "sudo install -d -m 2770 ")],
 )
 def test_a_missing_outbox_is_told_with_its_mend(tmp_path: Path, name: str, mend: str) -> None:
     ran = intake(tmp_path / name, given=GOOD % 1)

@@ -14,9 +14,11 @@ import pytest
 import outboxd
 from outboxd import database, locks, pool
 from outboxd.clock import wall
-from outboxd.locks import turn
+from outboxd.errors import DatabaseError, NoOutboxError
+from outboxd.locks import drainer, turn
 from outboxd.outbox import Outbox
 from tests.conftest import until
+from tests.users import DAEMON, SHOP, needs_mounts, needs_users, shared_directory
 
 HOLD = """
 import sys
@@ -146,3 +148,87 @@ def test_a_process_that_is_forked_off_meanwhile_does_not_keep_the_turn(
         os.close(writing)
     os.close(reading)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def drain(path: Path) -> None:
+    with drainer(path, who="a test", shared=False):
+        pass
+
+
+def test_where_no_lock_can_be_made_the_place_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoOutboxError, match=f"the directory {tmp_path}/no does not exist") as told:
+        drain(tmp_path / "no" / "outbox.db")
+    assert (told.value.hint or "").startswith("sudo install -d ")
+
+
+@needs_mounts
+def test_where_the_file_system_is_read_only_that_is_told(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], check=True)
+    try:
+        with pytest.raises(DatabaseError, match=f"the file system of {tmp_path} is read-only") as told:
+            drain(tmp_path / "outbox.db")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert told.value.hint == f"sudo mount -o remount,rw {tmp_path}"
+
+
+DRAIN = """
+import os, resource, sys
+from outboxd import OutboxdError
+from outboxd.locks import drainer
+{}
+try:
+    with drainer(sys.argv[1], who="a test", shared=False):
+        print("drains")
+except OutboxdError as error:
+    print(error, error.hint)
+"""
+
+
+def test_a_drainer_that_has_too_many_files_open_is_told_so(db: Path) -> None:
+    crowded = DRAIN.format("resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))")
+    told = subprocess.run([sys.executable, "-c", crowded, str(db)], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith(f"this process has too many files open to open {db}.daemon close some")
+
+
+@needs_users
+def test_a_lock_that_another_user_has_closed_is_named_with_the_user_to_be() -> None:
+    with shared_directory() as directory:
+        (directory / "outbox.db.daemon").touch(0o600)
+        told = SHOP.run(sys.executable, "-c", DRAIN.format(""), str(directory / "outbox.db"), reads_all=True)
+    assert told.stdout.startswith(f"{directory}/outbox.db.daemon cannot be opened: Permission denied")
+    assert "sudo -u outboxd" in told.stdout
+
+
+SLOW = """
+at_once = os.open
+def slowly(path, *arguments, **options):
+    try:
+        return at_once(path, *arguments, **options)
+    except FileNotFoundError:
+        print("missing", flush=True)
+        input()
+        raise
+os.open = slowly
+"""
+
+
+@needs_users
+def test_two_users_may_make_a_lock_at_the_same_moment() -> None:
+    """It belongs to one of them, and only that one can set its rights."""
+    with shared_directory() as directory:
+        path = directory / "outbox.db"
+        command = SHOP.command(sys.executable, "-c", DRAIN.format(SLOW), str(path), reads_all=True)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as slow:
+            assert slow.stdin is not None
+            assert slow.stdout is not None
+            for suffix in (".daemon", ".drainers"):
+                assert slow.stdout.readline() == "missing\n"
+                lock = Path(f"{path}{suffix}")
+                lock.touch()
+                lock.chmod(0o660)
+                os.chown(lock, DAEMON.number, DAEMON.number)
+                slow.stdin.write("\n")
+                slow.stdin.flush()
+            assert slow.stdout.read() == "drains\n"

@@ -151,10 +151,27 @@ def test_the_daemon_tells_at_its_start_what_is_wrong_and_drains_all_the_same(db:
     assert f'mend="sudo chmod o= {db}"' in daemon.words
 
 
-def test_a_disk_that_is_full_is_not_taken_for_a_broken_one(db: Path) -> None:
-    told = database.unusable(db, sqlite3.OperationalError("database or disk is full"))
-    assert "disk that holds" in str(told)
-    assert "is full" not in str(database.unusable(db, sqlite3.OperationalError("disk I/O error")))
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (sqlite3.SQLITE_FULL, "the disk that holds {} or temporary files is full"),
+        (sqlite3.SQLITE_IOERR, "the disk that holds {} does not read or write (as it says)"),
+        (sqlite3.SQLITE_IOERR_WRITE, "the disk that holds {} does not read or write (as it says)"),
+        (sqlite3.SQLITE_IOERR_SHORT_READ, "the log of {} was removed under programs that have it open"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, "{} is not a sound SQLite database (as it says)"),
+        (sqlite3.SQLITE_NOTADB, "{} is not a sound SQLite database (as it says)"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "{} stayed locked by another program for 30 seconds"),
+        (sqlite3.SQLITE_ERROR, "{} holds no outbox of this version (as it says)"),
+        (sqlite3.SQLITE_NOMEM, "{} cannot be used: as it says"),
+    ],
+)
+def test_what_sqlite_cannot_do_is_told_by_its_code(db: Path, code: int, told: str) -> None:
+    """Its words are another version's perhaps."""
+    error = sqlite3.OperationalError("as it says")
+    error.sqlite_errorcode = code
+    found = database.unusable(db, error)
+    assert str(found) == told.format(db)
+    assert bool(found.hint) == (code != sqlite3.SQLITE_NOMEM)
 
 
 CLOSED = """

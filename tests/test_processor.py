@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import outboxd
+from outboxd import processor
 from outboxd.brevo.sandbox import Sandbox
 from outboxd.processor import on_one_processor
 from tests.conftest import until
@@ -40,6 +41,27 @@ def test_where_it_is_not_allowed_all_stays_as_it_was(monkeypatch: pytest.MonkeyP
         with on_one_processor():
             pass
     assert allowed() == before
+
+
+@pytest.mark.parametrize("told", ["", "1 (python) S 1 1", "1 (python) S " + "? " * 60])
+def test_where_the_system_does_not_say_which_one_it_is_all_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    (tmp_path / "stat").write_text(told)
+    monkeypatch.setattr(processor, "HERE", tmp_path / "stat")
+    before = allowed()
+    with on_one_processor():
+        assert allowed() == before
+    assert allowed() == before
+
+
+def test_a_thread_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system cuts it after 15 bytes, whatever character that is in."""
+    here = Path("/proc/thread-self/stat").read_bytes()
+    (tmp_path / "stat").write_bytes(here.replace(b"(", b"(Zo\xc3) "))
+    monkeypatch.setattr(processor, "HERE", tmp_path / "stat")
+    with on_one_processor():
+        assert len(allowed()) == 1
 
 
 def kept_by(daemon: Daemon) -> list[str]:

@@ -17,7 +17,7 @@ import outboxd
 from outboxd import app, clock, database
 from outboxd.clock import to_text
 from outboxd.errors import AdriftError
-from outboxd.outbox.pruning import BUDGET, Pruning
+from outboxd.outbox.pruning import BUDGET, SPARE, Pruning
 from outboxd.prune import sweep
 from outboxd.retention import Retention
 from tests.shop import MakeShop, Shop
@@ -216,6 +216,16 @@ def test_the_file_and_its_log_shrink_again(db: Path) -> None:
     assert db.stat().st_size < 2_000_000
     with closing(sqlite3.connect(db)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_pages_are_given_back_before_more_are_freed(db: Path) -> None:
+    """However much goes: for each of them SQLite searches the list of all that are free."""
+    fill(db, 8000)
+    with closing(Pruning(db)) as pruning, database.reading(db) as connection:
+        steps = sweep(pruning, MONTH, clock.wall() + timedelta(days=31))
+        free = [connection.execute("PRAGMA freelist_count").fetchone()[0] for _ in steps]
+    assert max(free) < SPARE + 400, "as many as one step frees"
+    assert db.stat().st_size < 3_000_000
 
 
 def test_a_reader_only_puts_the_cut_of_the_log_off(db: Path) -> None:

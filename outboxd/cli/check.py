@@ -101,7 +101,8 @@ def _place(settings: Config) -> Iterator[Finding]:
     for fault in found:
         yield Finding(fault.what, False, fault.told, fault.mend)
     if not found:
-        yield Finding("place", True, f"rights, owner and room of {settings.database.parent} are in order")
+        directory = place.files(settings.database)[0].parent
+        yield Finding("place", True, f"rights, owner and room of {directory} are in order")
 
 
 def _database(settings: Config) -> Iterator[Finding]:

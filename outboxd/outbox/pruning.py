@@ -7,7 +7,6 @@ steps are taken is the caller's business. It works on a connection of its own.
 """
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -132,9 +131,10 @@ class Pruning:
 
     def shrink(self, *, spare: int | None = None) -> int:
         """Give free pages back to the file system, but for some to spare; how many."""
-        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
-        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        if not self._connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # nor can it give any back
+        [(pages,)] = self._look("PRAGMA page_count")
+        [(free,)] = self._look("PRAGMA freelist_count")
+        [(can_shrink,)] = self._look("PRAGMA auto_vacuum")
+        if not can_shrink:
             return 0
         surplus = free - (max(SPARE, pages // 20) if spare is None else spare)
         if surplus <= 0:
@@ -151,17 +151,15 @@ class Pruning:
         Writers wait only for the cut itself, which is tried once: whoever still reads an old state of the
         file puts it off.
         """
-        log = self._path.with_name(self._path.name + "-wal")
-        if not log.exists() or log.stat().st_size <= limit:
+        if database.sizes(self._path)[1] <= limit:
             return True
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._connection.execute("PRAGMA busy_timeout = 0")
-        try:
-            is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {round(database.BUSY_TIMEOUT * 1000)}")
+        with database.explained(self._path):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {round(database.BUSY_TIMEOUT * 1000)}")
         return not is_busy
 
     def rewrite(self) -> None:
