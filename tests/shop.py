@@ -49,7 +49,8 @@ class Shop:
         self.chance = 0.0
         self.known_calls = 0
         self._stack = ExitStack()
-        new_outbox(path)
+        if not path.exists():
+            new_outbox(path)
         self.reopen(**settings)
 
     def reopen(

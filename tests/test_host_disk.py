@@ -245,7 +245,6 @@ def test_what_is_open_when_the_place_becomes_read_only_is_drained_and_who_comes_
 @needs_mounts
 def test_a_log_for_which_the_file_has_no_room_is_told_and_cut_once_there_is_some(disk: Path) -> None:
     outbox = disk / "outbox.db"
-    database.migrate(outbox)
     with closing(Pruning(outbox)) as pruning:
         with closing(sqlite3.connect(outbox)) as reader:
             reader.execute("BEGIN")

@@ -15,6 +15,7 @@ from outboxd.errors import NoOutboxError
 from outboxd.outbox.pruning import Pruning
 from outboxd.restore import restore
 from tests.conftest import until
+from tests.outboxes import new_outbox
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, Clock, Shop
 from tests.test_host_file import created, pending
@@ -25,7 +26,7 @@ from tests.users import DAEMON, SHOP, needs_users, shared_directory
 def link(tmp_path: Path) -> Path:
     """To an outbox, which lies elsewhere."""
     (tmp_path / "real").mkdir()
-    database.migrate(tmp_path / "real" / "outbox.db")
+    new_outbox(tmp_path / "real" / "outbox.db")
     made = tmp_path / "outbox.db"
     made.symlink_to("real/outbox.db")
     return made
@@ -77,7 +78,7 @@ def test_a_link_that_leads_elsewhere_while_a_daemon_runs_is_followed(tmp_path: P
     """As shops follow it, who would write for nobody otherwise."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        database.migrate(tmp_path / name / "outbox.db")
+        new_outbox(tmp_path / name / "outbox.db")
     (tmp_path / "here").mkdir()
     link, end = (tmp_path / "here/outbox.db", "/outbox.db") if of == "file" else (tmp_path / "data", "")
     link.symlink_to(f"{tmp_path}/one{end}")
