@@ -2,11 +2,12 @@
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 import click
 
-from outboxd import clock, config
+from outboxd import app, clock, config
 from outboxd.backup import back_up
 from outboxd.cli.options import config_option
 from outboxd.cli.progress import bar
@@ -70,6 +71,7 @@ def restore(config_path: Path, hold: bool, resend: bool, path: Path) -> int:
             settings.database,
             now,
             who=who,
+            admit=partial(app.admit, settings, now=now),
             hold=hold if hold or resend else None,
             advance=advance,
         )
