@@ -20,13 +20,18 @@ LOCK = ".lock"
 
 @contextmanager
 def making(target: Path) -> Iterator[Path]:
-    """Where the file that is to become `target` is made; what still lies there in the end goes."""
+    """Where the file that is to become `target` is made; what still lies there in the end goes.
+
+    What the operating system refuses meanwhile becomes an error of ours.
+    """
     for left in target.parent.glob(f".*{PART}{LOCK}"):
         with suppress(OSError):  # it is in nobody's way
             _remove_left(left)
     part, descriptor = _locked(target)
     try:
         yield part
+    except OSError as error:
+        raise database.unmade(target, error) from error
     finally:
         discard(part)
         with suppress(OSError):
@@ -38,11 +43,8 @@ def create(path: Path) -> None:
     """An empty file for the directory's group, to be filled; what lies there is replaced."""
     discard(path)
     database.create(path)
-    try:
-        with suppress(PermissionError):  # setgid has done it, or the group is not ours to give
-            os.chown(path, -1, path.parent.stat().st_gid)
-    except OSError as error:
-        raise database.unmade(path, error) from error
+    with suppress(PermissionError):  # setgid has done it, or the group is not ours to give
+        os.chown(path, -1, path.parent.stat().st_gid)
 
 
 def discard(path: Path) -> None:

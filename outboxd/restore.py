@@ -47,10 +47,14 @@ class UndecidedError(OutboxdError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the backup had that the outbox has not, and where that is kept now; None if there was none."""
+    """What the backup had that the outbox has not, and where that is kept now; None if there was none.
+
+    `was_moved`: it is the file itself, for it was damaged, and not a copy.
+    """
 
     then: Then
     aside: Path | None
+    was_moved: bool = False
 
 
 class _ErasedError(Exception):
@@ -167,15 +171,12 @@ def _instead(outbox: Path, aside: Path, part: Path, make: Make) -> Restored:
     with closing(plain(part)) as made, database.explained(part):
         made.execute("PRAGMA journal_mode = DELETE").fetchone()  # all of it is in the file, …
         database.keep_log(part, made)  # … which begins a new log
-    try:
-        sync(part)
-        with locks.turn(outbox):
-            _move(outbox, aside)
-            part.replace(outbox)
-            sync(outbox.parent)
-    except OSError as error:
-        raise database.unmade(outbox, error) from error
-    return Restored(then, aside if aside.exists() else None)
+    sync(part)
+    with locks.turn(outbox):
+        _move(outbox, aside)
+        part.replace(outbox)
+        sync(outbox.parent)
+    return Restored(then, aside if aside.exists() else None, was_moved=True)
 
 
 def _move(outbox: Path, aside: Path) -> None:

@@ -33,10 +33,7 @@ def salvage(outbox: Outbox, lost_at: datetime) -> Path:
         except sqlite3.Error as error:  # the outbox itself may lie there no more
             raise database.unusable(outbox.path if is_damage(error) else part, error) from error
         pending = _pending(part)
-        try:
-            target = move_to_free(part, lost)
-        except OSError as error:
-            raise database.unmade(lost, error) from error
+        target = move_to_free(part, lost)
     logger.warning(line("salvaged", file=target, pending=pending, hint=_hint(outbox, target, pending)))
     return target
 

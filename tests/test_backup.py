@@ -21,7 +21,7 @@ import pytest
 import outboxd
 from outboxd import app, clock, config, database, intake, place
 from outboxd import restore as restoring
-from outboxd.backup import BackupError, back_up, copy, copy_of, copying, move_to_free
+from outboxd.backup import BackupError, back_up, copy, copy_of, move_to_free
 from outboxd.errors import DatabaseError, HeldError, NoOutboxError, OutboxdError, SchemaError
 from outboxd.locks import drainer
 from outboxd.part import making
@@ -478,6 +478,8 @@ def test_a_damaged_outbox_and_its_log_are_kept_together_whenever_a_restore_is_ki
     assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
     if not db.exists():
         database.migrate(db)
+    else:
+        assert db.with_name(f"{db.name}-wal").exists(), "nobody opens it without its log"
     restored = restore(saved, db, clock.wall())
     assert rows(db, "PRAGMA integrity_check") == [("ok",)]
     kept = [each for each in db.parent.glob("*.before-*") if each.with_name(each.name + "-wal").exists()]
@@ -654,6 +656,10 @@ def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path)
     assert "1 events that were pending are dead letters now" in done.output
     assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1
+    assert "restart" not in done.output
+    shop.path.write_bytes(b"no database any more" * 1000)
+    told = run(shop, tmp_path, "restore", str(saved), "--hold").output
+    assert "restart programs that have it open" in told
 
 
 @needs_mounts
@@ -711,19 +717,16 @@ def test_a_backup_that_cannot_be_made_is_the_outboxs_fault_where_it_is(db: Path,
 
 def test_a_log_that_others_cut_off_is_told_as_that(db: Path, saved: Path) -> None:
     """SQLite ends the transaction by itself then, and to end it again would be another error."""
-    with closing(sqlite3.connect(db)) as connection:
-        with connection:
-            connection.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')")
+    with closing(database.connect(db, read_only=True)) as origin, closing(sqlite3.connect(db)) as other:
+        other.execute("CREATE TABLE orders (id)")
         os.truncate(f"{db}-wal", 0)
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            copy_of(origin, saved)
+        assert caught.value.sqlite_errorcode == database.LOST_FRAMES
         with pytest.raises(
             DatabaseError, match=r"the log of .* was removed under programs that have it open"
         ):
-            back_up(db, saved)
-        with pytest.raises(
-            DatabaseError, match=r"the log of .* was removed under programs that have it open"
-        ):
-            with closing(database.connect(db, read_only=True)) as origin, copying(db, saved):
-                copy_of(origin, saved)
+            back_up(db, saved, force=True)
 
 
 def test_nothing_is_copied_to_where_there_is_no_room_for_it(

@@ -124,8 +124,9 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
 
 
 def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool) -> int:
-    """Make it fit to go on from, with its pending events, so many, as dead letters if they are to be held.
+    """Make it fit to go on from; how many events of whoever is not erased were pending.
 
+    If they are to be held, they are dead letters then.
     Once more, when events were written since it was compared, this changes the ids to come alone.
     """
     values = {"now": to_text(now)}
