@@ -16,6 +16,8 @@ from outboxd.part import create, making, sync
 PAGES = 2_000
 """Pages between two words on how far it is."""
 
+SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+
 Advance = Callable[[int, int], None]
 """Told how many pages are done, of how many."""
 
@@ -93,11 +95,11 @@ def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda 
 
 def _expect_room(origin: sqlite3.Connection, target: Path) -> None:
     """Raise DatabaseError rather than fill the disk, on which shops may write, and then find it full."""
-    (pages,), (page,) = (origin.execute(f"PRAGMA {each}").fetchone() for each in ("page_count", "page_size"))
+    (size,) = origin.execute(SIZE).fetchone()
     directory, found = target.parent, os.statvfs(target.parent)
-    if found.f_blocks and pages * page > found.f_bavail * found.f_frsize:
+    if found.f_blocks and size > found.f_bavail * found.f_frsize:
         raise DatabaseError(
-            f"the disk that holds {directory} has no room for a copy of {pages * page / 2**20:,.1f} MB",
+            f"the disk that holds {directory} has no room for a copy of {size / 2**20:,.1f} MB",
             hint=f"make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
         )
 

@@ -124,7 +124,8 @@ def restore(
         make = partial(_make, backup, part, admit, advance, now, hold is True)
         if not is_sound:
             return _instead(outbox, aside, part, make)
-        while (restored := _over(outbox, aside, part, make, now, is_known=is_known)) is None:
+        present = aside if is_known else None
+        while (restored := _over(outbox, aside, part, make, now, present)) is None:
             pass
         return restored
 
@@ -197,10 +198,9 @@ def _move(outbox: Path, aside: Path) -> None:
 
 
 def _over(
-    outbox: Path, aside: Path, part: Path, make: Make, now: datetime, *, is_known: bool
+    outbox: Path, aside: Path, part: Path, make: Make, now: datetime, present: Path | None
 ) -> Restored | None:
     """Over a sound one, which stays the same file; None if somebody was erased meanwhile."""
-    present = aside if is_known else None
     with closing(database.connect(outbox, read_only=True)) as watch:
         kept = _Kept(aside, outbox, watch)
         try:
