@@ -11,6 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from outboxd import clock, config, database, locks, logs, metrics, place, report
+from outboxd.admit import admission
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
@@ -157,6 +158,14 @@ def outbox(settings: Config) -> Outbox:
     types = frozenset(told.events if told.webhook_url else ())
     wanted = Wanted(types, each=told.each, interval=told.interval)
     return Outbox(settings.database, default_source=settings.source, wanted=wanted)
+
+
+def admit(settings: Config, path: Path, *, now: datetime) -> None:
+    """Find out whose the new events are in the outbox at `path`, of which nobody else knows."""
+    reading = plan(settings).reading
+    with closing(Outbox(path, default_source=settings.source)) as opened:
+        while events := opened.fresh():
+            opened.admit([admission(event, reading) for event in events], now)
 
 
 @contextmanager

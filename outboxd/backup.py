@@ -11,12 +11,12 @@ from pathlib import Path
 
 from outboxd import database, place
 from outboxd.errors import EX_DATA, DatabaseError, NoOutboxError, OutboxdError
+from outboxd.part import create, making, sync
 
 PAGES = 2_000
 """Pages between two words on how far it is."""
 
-PART = ".outboxd-part"
-"""How the names of files end that are not whole yet. They hold personal data as the outbox does."""
+SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 
 Advance = Callable[[int, int], None]
 """Told how many pages are done, of how many."""
@@ -28,49 +28,36 @@ class BackupError(OutboxdError):
     exit_code = EX_DATA
 
 
+class DamagedError(DatabaseError):
+    """The file is no database, or not a sound one."""
+
+
 def back_up(
     source: Path, target: Path, *, force: bool = False, advance: Advance = lambda _d, _a: None
 ) -> int:
     """Copy the outbox at `source` to `target`, whole and checked, or not at all; its size in bytes.
 
-    Raises BackupError if something is there already, unless `force`, or if it is part of the outbox.
+    Raises BackupError if something is there already, unless it is a file and `force`, or if it is part of the
+    outbox; DamagedError and SchemaError of `source`.
     """
+    if target.exists() and not target.is_file():
+        raise BackupError(f"{target} is no regular file", hint="name another one")
+    target = Path(os.path.realpath(target))  # a link stays, and leads to the backup
     if place.is_among(target, place.files(source)):
         raise BackupError(f"{target} belongs to the outbox itself", hint="name another file")
     if target.exists() and not force:
         raise BackupError(f"{target} is there already", hint="name another file, or say --force")
     if target.with_name(target.name + "-wal").exists():
         raise BackupError(f"{target} is a database in use", hint="name another file")
-    part = part_of(target)
-    try:
+    with making(target) as part:
         copy(source, part, advance)
-        check(part)
+        revision = schema(part, of=source)
+        if revision not in database.REVISIONS:
+            database.check_revision(source, revision)
         size = part.stat().st_size
         part.replace(target)
         sync(target.parent)
-    finally:
-        discard(part)
     return size
-
-
-def part_of(target: Path) -> Path:
-    """Where the file that is to become `target` is made; what killed processes left there goes."""
-    for left in target.parent.glob(f".*.[0-9]*{PART}"):
-        if not _runs(left.name.removesuffix(PART).rpartition(".")[2]):
-            with suppress(OSError):  # it is in nobody's way
-                discard(left)
-    return target.with_name(f".{target.name}.{os.getpid()}{PART}")
-
-
-def _runs(process_id: str) -> bool:
-    """Whether there is such a process: /proc may hide those of others."""
-    try:
-        os.kill(int(process_id), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError, OverflowError):
-        pass
-    return True
 
 
 def copy(source: Path, target: Path, advance: Advance = lambda _d, _a: None) -> None:
@@ -85,8 +72,9 @@ def copying(source: Path, target: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        is_full = "is full" in str(error)  # to read takes no room
-        raise database.unusable(target.resolve() if is_full else source, error) from error
+        is_reading = code(error) in (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
+        is_writing = code(error) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and not is_reading
+        raise database.unusable(target.resolve() if is_writing else source, error) from error
 
 
 def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda _d, _a: None) -> None:
@@ -96,17 +84,34 @@ def copy_of(origin: sqlite3.Connection, target: Path, advance: Advance = lambda 
         # Read within one transaction: whoever writes meanwhile would make the copy begin again and again.
         origin.execute("BEGIN")
         try:
-            origin.execute("SELECT 1 FROM sqlite_master").fetchone()
+            _expect_room(origin, target)
             origin.backup(copied, pages=PAGES, progress=lambda _s, left, pages: advance(pages - left, pages))
         finally:
-            origin.execute("ROLLBACK")
+            if origin.in_transaction:  # SQLite has ended it after some errors, which are to be told
+                origin.execute("ROLLBACK")
         copied.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
     sync(target)
 
 
+def _expect_room(origin: sqlite3.Connection, target: Path) -> None:
+    """Raise DatabaseError rather than fill the disk, on which shops may write, and then find it full."""
+    (size,) = origin.execute(SIZE).fetchone()
+    directory, found = target.parent, os.statvfs(target.parent)
+    if found.f_blocks and size > found.f_bavail * found.f_frsize:
+        raise DatabaseError(
+            f"the disk that holds {directory} has no room for a copy of {size / 2**20:,.1f} MB",
+            hint=f"make room, such as by: sudo journalctl --vacuum-size=100M; see it with: df -h {directory}",
+        )
+
+
 def free(path: Path) -> Path:
-    """`path`, or with a number that makes it a name which nothing has yet."""
-    return next(each for each in _names(path) if not each.exists())
+    """`path`, or with a number that makes it a name which nothing has yet, nor a log beside it."""
+    return next(each for each in _names(path) if not any(map(os.path.lexists, database_files(each))))
+
+
+def database_files(path: Path) -> list[Path]:
+    """The log, the index to that, and the database at `path`, there or not."""
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "")]
 
 
 def move_to_free(made: Path, path: Path) -> Path:
@@ -137,56 +142,64 @@ def _names(path: Path) -> Iterator[Path]:
 def check(path: Path) -> str:
     """Look whether the file at `path` is a sound outbox; its schema.
 
-    Raises BackupError, SchemaError, and NoOutboxError if nobody can read it.
+    Raises BackupError, SchemaError, NoOutboxError if nobody can read it, and DatabaseError.
     """
     try:
         path.open("rb").close()  # it is nobody's who works with it: there are no locks to lose
     except OSError as error:
         raise NoOutboxError(f"{path} cannot be read: {error.strerror}", hint=f"look: ls -l {path}") from error
     try:
-        with closing(plain(path, mode="ro")) as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            revision = database.revision(connection)
-    except (sqlite3.Error, OutboxdError) as error:
-        raise BackupError(f"{path} is not a sound database ({error})", hint="take another backup") from error
-    if found != "ok":
-        raise BackupError(f"{path} is damaged ({found})", hint="take another backup")
+        revision = schema(path)
+    except DamagedError as error:
+        raise BackupError(str(error), hint="take another backup") from error
+    except OutboxdError as error:
+        if code(error) & 0xFF != sqlite3.SQLITE_CANTOPEN or os.access(path.parent, os.W_OK):
+            raise
+        raise BackupError(
+            f"{path} cannot be opened where it lies: it keeps a log, and {path.parent} cannot be written to",
+            hint="copy it elsewhere, with what ends in -wal beside it, and restore that",
+        ) from error
     if revision is None:
         raise BackupError(f"{path} is a database, but no outbox", hint="name a file made by: outboxd backup")
     database.check_newer(path, revision)
     return revision
 
 
-def create(path: Path) -> None:
-    """An empty file for the directory's group, to be filled; one that a killed process left is replaced."""
+def schema(path: Path, *, of: Path | None = None) -> str | None:
+    """The schema of the database at `path`, which is read from end to end; None if there is no outbox in it.
+
+    Raises DamagedError, of the file that it is a copy `of`, and other errors as `database.connect` does.
+    """
     try:
-        discard(path)
-        database.create(path)
-        with suppress(PermissionError):  # setgid has done it, or the group is not ours to give
-            os.chown(path, -1, path.parent.stat().st_gid)
-    except OSError as error:
-        raise database.unmade(path, error) from error
+        with database.reading(path) as connection:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            revision = database.revision(connection)
+    except OutboxdError as error:
+        if not is_damage(error):
+            raise
+        found = str(error.__cause__)
+    if found != "ok":
+        raise DamagedError(
+            f"{of or path} is not a sound database ({found.splitlines()[-1]})",
+            hint="put a sound one there: outboxd restore BACKUP",
+        )
+    return revision
 
 
-def discard(path: Path) -> None:
-    """Remove a copy that is not wanted, with what may have come to stand beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal", ".turn"):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.with_name(path.name + suffix).unlink()
+def is_damage(error: Exception) -> bool:
+    """Whether it is the content of a file that SQLite cannot make anything of."""
+    return code(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def plain(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
+def code(error: Exception) -> int:
+    """What SQLite calls what is behind the error; 0 if that is none of its errors."""
+    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    return int(getattr(cause, "sqlite_errorcode", 0))
+
+
+def plain(path: Path) -> sqlite3.Connection:
     """A connection to a file of our own, with which nobody else works."""
     try:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         raise DatabaseError(f"{path} cannot be opened: {error}") from error
-
-
-def sync(path: Path) -> None:
-    """Have the file, or the names in the directory, outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

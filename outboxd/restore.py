@@ -8,34 +8,35 @@ a backup is `restoring`'s business.
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from outboxd import database, locks
 from outboxd.backup import (
     Advance,
     BackupError,
+    DamagedError,
     check,
     copy,
     copy_of,
     copying,
-    discard,
+    database_files,
     free,
-    part_of,
     plain,
-    sync,
+    schema,
 )
-from outboxd.errors import EX_USAGE, HeldError, OutboxdError, SchemaError
+from outboxd.errors import EX_USAGE, HeldError, OutboxdError
 from outboxd.outbox.restoring import Then, compare, prepare
+from outboxd.part import discard, making, sync
 
 PAGES = 2_000
 """Pages between two looks whether somebody has written."""
 
-
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
-"""What SQLite says of a file that it cannot make anything of."""
+Make = Callable[[Path | None], Then]
+"""Makes of the backup what is to stand in the outbox, whose present state, as far as it is known, is here."""
 
 
 class UndecidedError(OutboxdError):
@@ -46,10 +47,14 @@ class UndecidedError(OutboxdError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the backup had that the outbox has not, and where that is kept now; None if there was none."""
+    """What the backup had that the outbox has not, and where that is kept now; None if there was none.
+
+    `was_moved`: it is the file itself, for it was damaged, and not a copy.
+    """
 
     then: Then
     aside: Path | None
+    was_moved: bool = False
 
 
 class _ErasedError(Exception):
@@ -80,16 +85,11 @@ class _Kept:
 
     def _copy(self) -> None:
         self._version = self._look()
-        part = part_of(self.path)  # what has the name of a copy is whole
-        try:
+        with making(self.path) as part:  # what has the name of a copy is whole
             with copying(self._outbox, part):
                 copy_of(self._connection, part)
-            if not self._is_last:
-                check(part)
             part.replace(self.path)
             sync(self.path.parent)
-        finally:
-            discard(part)
 
     def _look(self) -> int:
         with database.explained(self._outbox):
@@ -102,94 +102,120 @@ def restore(
     now: datetime,
     *,
     who: str,
+    admit: Callable[[Path], None],
     hold: bool | None = None,
     advance: Advance = lambda _d, _a: None,
 ) -> Restored:
     """Put the content of `backup` into `outbox`, of which a copy is kept beside it.
 
     `hold`: whether the backup's pending events become dead letters, to be retried by hand, or are sent.
-    Raises UndecidedError if there are any and it is None, HeldError with who drains, BackupError and
-    SchemaError.
+    `admit` finds out whose the new events are in the outbox at a path, of which nobody else knows.
+    Raises UndecidedError if there are pending events and `hold` is None, HeldError with who drains,
+    BackupError and SchemaError; and, unless it is damaged, whatever keeps the outbox from being read.
     """
     if backup.exists() and outbox.exists() and backup.samefile(outbox):
         raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
     outbox = Path(os.path.realpath(outbox))  # the file itself, and what lies beside it, not a link to it
-    part = part_of(outbox)
     aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
-    with _alone(outbox, who), ExitStack() as stack:
-        stack.callback(discard, part)
-        while (restored := _try(backup, outbox, part, aside, now, hold, advance)) is None:
+    with _alone(outbox, who), making(outbox) as part:
+        is_sound, is_known = _seen(outbox)
+        if hold is None:
+            _expect_nothing_pending(backup, outbox if is_known else None)
+        make = partial(_make, backup, part, admit, advance, now, hold is True)
+        if not is_sound:
+            return _instead(outbox, aside, part, make)
+        present = aside if is_known else None
+        while (restored := _over(outbox, aside, part, make, now, present)) is None:
             pass
-    return restored
+        return restored
 
 
-def _try(
-    backup: Path, outbox: Path, part: Path, aside: Path, now: datetime, hold: bool | None, advance: Advance
-) -> Restored | None:
-    """One try; None if somebody was erased meanwhile."""
-    with ExitStack() as stack:
-        kept = _kept(stack, outbox, aside)
-        if kept is not None:
-            stack.enter_context(_undone(lambda: discard(aside), unless=kept.is_replaced))
-        copy(backup, part, advance)
-        database.migrate(part)
-        with closing(plain(part)) as made, database.explained(part):
-            then = compare(made, aside if kept else None)
-            if then.pending and hold is None:
-                raise _undecided(backup, then)
-            prepare(made, then, now, hold=hold is True)
-        if kept is None:
-            _move(outbox, aside)
-            stack.enter_context(_undone(lambda: _move(aside, outbox), unless=lambda: _is_filled(outbox)))
-            database.create(outbox)
-        try:
-            then = _replace(part, outbox, kept, then, now)
-        except _ErasedError:
-            return None
-    return Restored(then, aside if aside.exists() else None)
-
-
-@contextmanager
-def _undone(undo: Callable[[], None], *, unless: Callable[[], bool]) -> Iterator[None]:
-    """If it breaks off, do `undo`, unless the outbox is another one by now: what stood there is aside."""
-    try:
-        yield
-    except BaseException:
-        if not unless():
-            undo()
-        raise
-
-
-def _kept(stack: ExitStack, outbox: Path, aside: Path) -> _Kept | None:
-    """Keep a copy of the outbox; None if it is missing or damaged."""
+def _seen(outbox: Path) -> tuple[bool, bool]:
+    """Whether a sound database lies at `outbox`, and one whose events and persons this version can tell."""
     if not outbox.exists():
-        return None
+        return False, False
     try:
-        connection = stack.enter_context(closing(database.connect(outbox, read_only=True)))
-        return _Kept(aside, outbox, connection)
-    except OutboxdError as error:
-        if not _is_beyond_reading(error):
-            raise
-        return None
+        return True, schema(outbox) in database.REVISIONS
+    except DamagedError:
+        return False, False
 
 
-def _is_beyond_reading(error: OutboxdError) -> bool:
-    """Whether it is the outbox that is at fault: no outbox, damaged, or of a newer version than this."""
-    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, BackupError | SchemaError) or code in DAMAGED
+def _expect_nothing_pending(backup: Path, present: Path | None) -> None:
+    with database.reading(backup) as connection:
+        then = compare(connection, present)
+    if then.pending:
+        raise _undecided(backup, then)
+
+
+def _make(
+    backup: Path,
+    part: Path,
+    admit: Callable[[Path], None],
+    advance: Advance,
+    now: datetime,
+    hold: bool,
+    present: Path | None,
+) -> Then:
+    """Make the file `part` of the backup: see `Make`."""
+    copy(backup, part, advance)
+    database.migrate(part)
+    with closing(plain(part)) as made, database.explained(part):
+        then = compare(made, present)
+        if then.erased:
+            admit(part)  # an event that nobody had admitted yet may be theirs
+        return replace(then, pending=prepare(made, then, now, hold=hold))
+
+
+def _instead(outbox: Path, aside: Path, part: Path, make: Make) -> Restored:
+    """In place of a missing or a damaged outbox, which is moved aside as it is."""
+    then = make(None)
+    with closing(plain(part)) as made, database.explained(part):
+        made.execute("PRAGMA journal_mode = DELETE").fetchone()  # all of it is in the file, …
+        database.keep_log(part, made)  # … which begins a new log
+    sync(part)
+    with locks.turn(outbox):
+        _move(outbox, aside)
+        part.replace(outbox)
+        sync(outbox.parent)
+    return Restored(then, aside if aside.exists() else None, was_moved=True)
 
 
 def _move(outbox: Path, aside: Path) -> None:
-    """Move a damaged outbox out of the way as it is, with its log; or back, if nothing came of it."""
-    for suffix in ("", "-wal", "-shm"):
-        file, place = outbox.with_name(outbox.name + suffix), aside.with_name(aside.name + suffix)
-        place.unlink(missing_ok=True)
-        if file.exists():
-            file.rename(place)
+    """Nobody may find the log without its file: SQLite removes one that lies beside another, or reads it."""
+    names = zip(database_files(outbox), database_files(aside), strict=True)
+    moves = [(file, place) for file, place in names if file.exists()]
+    try:
+        for file, place in moves:
+            os.link(file, place)
+    except OSError:  # a file system without links: at least the log is never there alone
+        for file, place in moves:
+            place.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                file.rename(place)
+    else:
+        for file, _ in reversed(moves):
+            file.unlink(missing_ok=True)
 
 
-def _replace(part: Path, outbox: Path, kept: _Kept | None, then: Then, now: datetime) -> Then:
+def _over(
+    outbox: Path, aside: Path, part: Path, make: Make, now: datetime, present: Path | None
+) -> Restored | None:
+    """Over a sound one, which stays the same file; None if somebody was erased meanwhile."""
+    with closing(database.connect(outbox, read_only=True)) as watch:
+        kept = _Kept(aside, outbox, watch)
+        try:
+            then = _replace(part, outbox, kept, present, make(present), now)
+        except BaseException as error:
+            if not kept.is_replaced():
+                discard(aside)
+            if isinstance(error, _ErasedError):
+                return None
+            raise
+    return Restored(then, aside)
+
+
+def _replace(part: Path, outbox: Path, kept: _Kept, present: Path | None, then: Then, now: datetime) -> Then:
     """Replace the content of the outbox in one transaction; what lies between the two, to the last event."""
     with closing(plain(part)) as made, closing(database.connect(outbox)) as live:
 
@@ -197,9 +223,10 @@ def _replace(part: Path, outbox: Path, kept: _Kept | None, then: Then, now: date
             # The first step takes the lock, and the last one gives it back: in between nobody writes. What
             # this connection changes in the backup meanwhile, SQLite changes in what it has copied, too.
             nonlocal then
-            has_lock = status == sqlite3.SQLITE_OK and left
-            if has_lock and kept is not None and kept.complete():
-                since = compare(made, kept.path)
+            if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # for the whole time-out, already
+                raise sqlite3.OperationalError("database is locked")
+            if status == sqlite3.SQLITE_OK and left and kept.complete():
+                since = compare(made, present)
                 if since.erased:
                     raise _ErasedError
                 prepare(made, since, now, hold=False)  # what it had pending has been seen to
@@ -208,22 +235,15 @@ def _replace(part: Path, outbox: Path, kept: _Kept | None, then: Then, now: date
         with database.explained(outbox), locks.turn(outbox):
             _align(made, live)
             (pages,) = made.execute("PRAGMA page_count").fetchone()
-            database.keep_log(outbox, live)  # of a new file; it stays so from the start
+            database.keep_log(outbox, live)
             made.backup(live, pages=max(1, min(PAGES, pages - 1)), progress=look)
         with suppress(sqlite3.Error):  # there may be no room for both; the log is cut later, then
             live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return then
 
 
-def _is_filled(outbox: Path) -> bool:
-    """Whether the content is in the new file already."""
-    with suppress(OutboxdError, sqlite3.Error), database.reading(outbox) as connection:
-        return database.revision(connection) is not None
-    return False
-
-
 def _align(made: sqlite3.Connection, live: sqlite3.Connection) -> None:
-    """Give both one page size, or SQLite copies nothing: an outbox keeps its own, a new file has none."""
+    """Give both one page size, or SQLite copies nothing: an outbox keeps its own, an empty file has none."""
     (size,) = made.execute("PRAGMA page_size").fetchone()
     live.execute(f"PRAGMA page_size = {int(size)}")
     (kept,) = live.execute("PRAGMA page_size").fetchone()

@@ -5,38 +5,35 @@ Once it is closed the kernel forgets it, with whatever was pending in there, so 
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 
 from outboxd import database
-from outboxd.backup import copy_of, create, discard, move_to_free, part_of, plain
+from outboxd.backup import code, copy_of, is_damage, move_to_free, plain
 from outboxd.errors import DatabaseError
 from outboxd.logs import line, logger
 from outboxd.outbox import Outbox
 from outboxd.outbox.restoring import PENDING
+from outboxd.part import making
 from outboxd.trouble import AGAIN, Trouble
 
 
 def salvage(outbox: Outbox, lost_at: datetime) -> Path:
     """Copy what `outbox` has open to a file beside its place. Raises DatabaseError and RightsError."""
     lost = outbox.path.with_name(f"{outbox.path.name}.lost-{lost_at:%Y%m%dT%H%M%SZ}")
-    part = part_of(lost)
-    try:
-        with outbox.opened() as origin:  # at once, whether or not there is room for a copy
-            create(part)  # whatever fails from here on, its disk can be told
+    with ExitStack() as stack:
+        try:
+            origin = stack.enter_context(outbox.opened())  # at once, whether or not there is room for a copy
+        except sqlite3.Error as error:
+            raise DatabaseError(f"the log of {outbox.path} cannot be read or emptied ({error})") from error
+        part = stack.enter_context(making(lost))
+        try:
             copy_of(origin, part)
+        except sqlite3.Error as error:  # the outbox itself may lie there no more
+            raise database.unusable(outbox.path if is_damage(error) else part, error) from error
         pending = _pending(part)
         target = move_to_free(part, lost)
-    except sqlite3.Error as error:
-        if not part.exists():
-            raise DatabaseError(f"the log of {outbox.path} cannot be read or emptied ({error})") from error
-        raise database.unusable(outbox.path if _is_damaged(error) else part, error) from error
-    except OSError as error:
-        raise database.unmade(lost, error) from error
-    finally:
-        with suppress(OSError):  # what failed is told, not this
-            discard(part)
     logger.warning(line("salvaged", file=target, pending=pending, hint=_hint(outbox, target, pending)))
     return target
 
@@ -69,12 +66,5 @@ def leave(
             return
         except Exception as error:  # no room for a copy: it may mend
             trouble.tell(error)
-            if _is_damaged(error) or wait(AGAIN):
-                return
-
-
-def _is_damaged(error: Exception) -> bool:
-    """Whether nothing will ever be made of what is open: then nobody is to wait for it."""
-    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
-    code = getattr(cause, "sqlite_errorcode", 0)
-    return code == database.LOST_FRAMES or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            if is_damage(error) or code(error) == database.LOST_FRAMES or wait(AGAIN):
+                return  # nothing will ever be made of what is damaged: nobody is to wait for it

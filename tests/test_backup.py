@@ -11,18 +11,21 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import outboxd
-from outboxd import app, clock, database, intake, place
+from outboxd import app, clock, config, database, intake, place
 from outboxd import restore as restoring
-from outboxd.backup import BackupError, back_up, copy, move_to_free
-from outboxd.errors import HeldError, NoOutboxError, OutboxdError, SchemaError
+from outboxd.backup import BackupError, back_up, copy, copy_of, move_to_free
+from outboxd.errors import DatabaseError, HeldError, NoOutboxError, OutboxdError, SchemaError
 from outboxd.locks import drainer
-from outboxd.restore import Restored, UndecidedError, restore
+from outboxd.part import making
+from outboxd.restore import Restored, UndecidedError
 from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, Shop
@@ -38,10 +41,17 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved.db"
 
 
+def restore(saved: Path, outbox: Path, now: datetime, **options: Any) -> Restored:
+    """Restore `saved`, whose events are read as by the least configuration."""
+    settings = config.from_mapping({"database": str(outbox), "skills": {"customer-sync": {}}}, "test")
+    admit = partial(app.admit, settings, now=now)
+    return restoring.restore(saved, outbox, now, **{"who": "a test", "admit": admit, **options})
+
+
 def back(shop: Shop, saved: Path, *, hold: bool | None = None) -> Restored:
     """Restore `saved`, and drain from it from now on."""
     shop.close()
-    restored = restore(saved, shop.path, shop.clock(), who="a test", hold=hold)
+    restored = restore(saved, shop.path, shop.clock(), hold=hold)
     shop.reopen()
     return restored
 
@@ -134,8 +144,11 @@ def test_what_may_have_been_delivered_since_is_not_sent_unless_somebody_says_so(
     back_up(shop.path, saved)
     shop.drain()
     calls = len(shop.calls)
+    shop.close()
+    told: list[int] = []
     with pytest.raises(UndecidedError, match=r"1 events are pending .* \(1 of them surely\)") as caught:
-        back(shop, saved)
+        restore(saved, shop.path, shop.clock(), advance=lambda done, _: told.append(done))
+    assert told == [], "it is asked before anything is copied"
     assert "--hold" in (caught.value.hint or "")
     shop.reopen()
     assert shop.event(waiting)["status"] == "delivered"
@@ -189,6 +202,27 @@ def test_who_was_erased_since_stays_erased(shop: Shop, saved: Path) -> None:
     assert_gone(shop)
 
 
+@pytest.mark.parametrize("hold", [True, False])
+def test_who_was_erased_since_stays_erased_if_nobody_knew_yet_whose_the_event_was(
+    shop: Shop, saved: Path, hold: bool
+) -> None:
+    """The backup was made before the daemon had looked at it."""
+    shop.enqueue("created", id=7, **BODY)
+    others = shop.enqueue("created", id=8, email="bob@example.com")
+    back_up(shop.path, saved)
+    shop.drain()
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        eraser.erase(ANN)
+    restored = back(shop, saved, hold=hold)
+    assert (restored.then.erased, restored.then.pending) == (1, 1)
+    assert shop.rows("SELECT id, status FROM outbox") == [(others, "dead" if hold else "pending")]
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert_depth_is_right(connection)
+    shop.drain()
+    assert_gone(shop)
+
+
 def test_a_shop_that_never_stops_writing_does_not_hold_up_a_restore(shop: Shop, saved: Path) -> None:
     """And each event is where the restore left off: in the copy that is kept, or in the outbox."""
     shop.enqueue("created", id=1, email="mara@example.com", note="x" * 200_000)
@@ -203,7 +237,7 @@ def test_a_shop_that_never_stops_writing_does_not_hold_up_a_restore(shop: Shop, 
 
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(write)
-        restored = restore(saved, shop.path, clock.wall(), who="a test", hold=True)
+        restored = restore(saved, shop.path, clock.wall(), hold=True)
         until(lambda: shop.rows("SELECT max(id) FROM outbox") != [(1,)])
         is_restored.set()
         writing.result()
@@ -228,7 +262,7 @@ def test_what_is_written_during_a_restore_is_in_the_copy_and_gives_its_id_to_nob
         if not wrote:
             wrote.append(shop.insert("customer_created", {"id": 5, "email": "late@example.com"}))
 
-    restored = restore(saved, shop.path, clock.wall(), who="a test", advance=advance)
+    restored = restore(saved, shop.path, clock.wall(), advance=advance)
     assert restored.aside is not None
     assert rows(restored.aside, "SELECT id FROM outbox") == [(1,), (2,)]
     assert (restored.then.lost, restored.then.undelivered) == (1, 1)
@@ -248,7 +282,7 @@ def test_who_is_erased_during_a_restore_stays_erased(shop: Shop, saved: Path) ->
                 eraser.erase(ANN)
             erased.append(7)
 
-    restored = restore(saved, shop.path, shop.clock(), who="a test", advance=advance)
+    restored = restore(saved, shop.path, shop.clock(), advance=advance)
     assert restored.then.erased == 1
     shop.reopen()
     assert_gone(shop)
@@ -271,11 +305,11 @@ def test_a_lost_or_a_damaged_outbox_is_restored(shop: Shop, saved: Path) -> None
     back_up(shop.path, saved)
     shop.close()
     shop.path.write_bytes(b"no database any more" * 1000)
-    restored = restore(saved, shop.path, clock.wall(), who="a test")
+    restored = restore(saved, shop.path, clock.wall())
     assert restored.aside is not None
     assert restored.aside.read_bytes().startswith(b"no database")
     shop.path.unlink()
-    restored = restore(saved, shop.path, clock.wall(), who="a test")
+    restored = restore(saved, shop.path, clock.wall())
     assert (restored.aside, restored.then.lost) == (None, None)
     assert shop.rows("SELECT id FROM outbox") == [(1,)]
     assert stat.S_IMODE(shop.path.stat().st_mode) == 0o660
@@ -324,7 +358,7 @@ def test_a_restore_beside_a_drainer_is_refused(shop: Shop, saved: Path) -> None:
     for shared in (False, True):
         with drainer(shop.path, who="process 4711", shared=shared):
             with pytest.raises(HeldError) as caught:
-                restore(saved, shop.path, clock.wall(), who="a test")
+                restore(saved, shop.path, clock.wall())
             assert "systemctl stop" in (caught.value.hint or "")
 
 
@@ -334,7 +368,7 @@ def test_a_restore_beside_a_daemon_is_refused(tmp_path: Path, shop: Shop, saved:
         daemon.ready()
         back_up(daemon.database, saved)
         with pytest.raises(HeldError, match="drained already, by process"):
-            restore(saved, daemon.database, clock.wall(), who="a test")
+            restore(saved, daemon.database, clock.wall())
 
 
 KILLED = """
@@ -350,11 +384,11 @@ def kill_at(number):
 backup, outbox, where, number = sys.argv[1:]
 if where == "copying":
     advance = lambda *_: kill_at(int(number))
-    restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", advance=advance)
+    restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", admit=None, advance=advance)
 restore.PAGES = 5
 was = restore._Kept.complete
 restore._Kept.complete = lambda kept: kill_at(int(number)) or was(kept)
-restore.restore(Path(backup), Path(outbox), clock.wall(), who="x")
+restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", admit=None)
 """
 
 
@@ -371,7 +405,7 @@ def test_a_restore_that_is_killed_has_done_all_or_nothing(
     assert shop.rows("SELECT id FROM outbox") == [(1,), (2,)]
     assert shop.rows("PRAGMA integrity_check") == [("ok",)]
     assert shop.rows("PRAGMA journal_mode") == [("wal",)]
-    restore(saved, shop.path, shop.clock(), who="a test")
+    restore(saved, shop.path, shop.clock())
     assert shop.rows("SELECT id FROM outbox") == [(1,)]
     assert [file.name for file in shop.path.parent.iterdir() if "part" in file.name] == []
     for copied in shop.path.parent.glob("*.before-*Z*"):
@@ -392,16 +426,13 @@ def test_what_a_killed_backup_left_goes_with_the_next_one(db: Path, saved: Path)
     assert [file.name for file in saved.parent.glob("*saved*")] == []
 
 
-@pytest.mark.parametrize("content", [None, b"no database any more" * 1000], ids=["sound", "damaged"])
 def test_what_stood_in_the_outbox_is_kept_if_somebody_interrupts_once_it_is_replaced(
-    shop: Shop, saved: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+    shop: Shop, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too late: the outbox is the restored one."""
     back_up(shop.path, saved)
     shop.enqueue("created", id=1, email="mara@example.com")
     shop.close()
-    if content is not None:
-        shop.path.write_bytes(content)
     replace = restoring._replace
 
     def interrupted(*arguments: Any) -> None:
@@ -410,13 +441,111 @@ def test_what_stood_in_the_outbox_is_kept_if_somebody_interrupts_once_it_is_repl
 
     monkeypatch.setattr(restoring, "_replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        restore(saved, shop.path, shop.clock(), who="a test")
+        restore(saved, shop.path, shop.clock())
     assert shop.rows("SELECT count(*) FROM outbox") == [(0,)]
     aside = next(shop.path.parent.glob(f"{shop.path.name}.before-*Z"))
-    if content is None:
-        assert rows(aside, "SELECT count(*) FROM outbox") == [(1,)]
+    assert rows(aside, "SELECT count(*) FROM outbox") == [(1,)]
+
+
+MOVING = """
+import os, signal, sys
+from outboxd import clock, restore
+from pathlib import Path
+backup, outbox, number = sys.argv[1:]
+moves = 0
+def watch(event, arguments):
+    global moves
+    touched = arguments if event in ("os.link", "os.remove", "os.rename") else ()
+    if any(str(each).startswith(outbox) for each in touched):
+        moves += 1
+        if moves == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+restore.restore(Path(backup), Path(outbox), clock.wall(), who="x", admit=None)
+"""
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_damaged_outbox_and_its_log_are_kept_together_whenever_a_restore_is_killed(
+    db: Path, saved: Path, number: int
+) -> None:
+    """Also if `outboxd migrate` is said then, which is the hint where there is no outbox."""
+    back_up(db, saved)
+    files = {"": b"no database any more" * 1000, "-wal": b"a log" * 1000}
+    for suffix, content in files.items():
+        db.with_name(db.name + suffix).write_bytes(content)
+    command = [sys.executable, "-c", MOVING, str(saved), str(db), str(number)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    if not db.exists():
+        database.migrate(db)
     else:
-        assert aside.read_bytes() == content
+        assert db.with_name(f"{db.name}-wal").exists(), "nobody opens it without its log"
+    restored = restore(saved, db, clock.wall())
+    assert rows(db, "PRAGMA integrity_check") == [("ok",)]
+    kept = [each for each in db.parent.glob("*.before-*") if each.with_name(each.name + "-wal").exists()]
+    found = [{suffix: each.with_name(each.name + suffix).read_bytes() for suffix in files} for each in kept]
+    assert files in found
+    assert restored.aside is not None
+
+
+@pytest.mark.parametrize("content", [b"", "foreign", "newer"])
+def test_what_holds_no_outbox_of_this_version_is_replaced_as_the_file_that_it_is(
+    db: Path, saved: Path, content: bytes | str
+) -> None:
+    """Programs may have it open, and none of them is to write to a file that nobody looks at any more."""
+    back_up(db, saved)
+    if content == "newer":
+        with closing(sqlite3.connect(db)) as connection, connection:
+            connection.execute("UPDATE outboxd_schema SET version_num = '9999'")
+    else:
+        db.write_bytes(b"")
+    if content == "foreign":
+        with closing(sqlite3.connect(db)) as connection:
+            connection.execute("CREATE TABLE orders (id)")
+    before = database.identity(db)
+    restored = restore(saved, db, clock.wall())
+    assert database.identity(db) == before
+    assert rows(db, "SELECT version_num FROM outboxd_schema") == [(database.REVISIONS[-1],)]
+    assert rows(db, "PRAGMA journal_mode") == [("wal",)]
+    assert restored.then.lost is None
+    assert restored.aside is not None
+    assert restored.aside.exists()
+
+
+def test_a_sound_outbox_is_left_where_its_copy_cannot_be_written(
+    shop: Shop, saved: Path, tmp_path: Path
+) -> None:
+    """A quota, or as here a limit to the size of files: it is the copy that is at fault, and said to be."""
+    back_up(shop.path, saved)
+    shop.enqueue("created", id=1, email="mara@example.com", note="x" * 200_000)
+    shop.close()
+    config = write_config(tmp_path / "config.yaml", shop.sandbox.url)
+    config.write_text(config.read_text().replace("outbox.db", shop.path.name))
+    before = database.identity(shop.path)
+    limited = 'ulimit -f 200; exec "$@"'
+    command = [sys.executable, "-m", "outboxd", "restore", str(saved), "--hold", "--config", str(config)]
+    done = subprocess.run(["sh", "-c", limited, "sh", *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 74, done.stderr
+    assert f"{shop.path.parent}/.{shop.path.name}.before-" in done.stderr
+    assert database.identity(shop.path) == before
+    assert shop.rows("SELECT status FROM outbox") == [("pending",)]
+    assert list(shop.path.parent.glob("*before*")) == []
+
+
+def test_a_restore_beside_a_program_that_keeps_the_lock_ends_with_that_reason(
+    db: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.1)
+    back_up(db, saved)
+    with closing(sqlite3.connect(db, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseError, match=r"stayed locked by another program for 0\.1 seconds"):
+            restore(saved, db, clock.wall())
+        assert [
+            each.name for each in db.parent.iterdir() if "part" in each.name or "before" in each.name
+        ] == []
+        other.execute("ROLLBACK")
+        restore(saved, db, clock.wall())
 
 
 def test_an_outbox_takes_a_backup_whose_pages_are_of_another_size(shop: Shop, saved: Path) -> None:
@@ -505,7 +634,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_left_on_it(db: Path, saved
     """
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"the disk that holds (\S+)/\.\S+ is full", done.stdout) == [
+    assert re.findall(r"the disk that holds (\S+) has no room for a copy", done.stdout) == [
         f"{db.parent}/far",
         f"{db.parent}/near",
     ]
@@ -527,6 +656,146 @@ def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path)
     assert "1 events that were pending are dead letters now" in done.output
     assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1
+    assert "restart" not in done.output
+    shop.path.write_bytes(b"no database any more" * 1000)
+    told = run(shop, tmp_path, "restore", str(saved), "--hold").output
+    assert "restart programs that have it open" in told
+
+
+@needs_mounts
+def test_what_lies_on_a_disk_that_takes_no_writes_is_told_as_that(db: Path) -> None:
+    """A plain copy of an outbox is sound, and SQLite opens it only where it can write beside it."""
+    script = f"""
+        export PATH={Path(sys.executable).parent}:$PATH
+        cd {db.parent}
+        mkdir disk
+        mount -t tmpfs -o mode=700 none disk
+        echo 'database: outbox.db' > config.yaml
+        cp outbox.db disk/plain.db
+        outboxd backup disk/proper.db
+        mount -o remount,ro disk
+        outboxd restore disk/plain.db
+        echo "exit $?"
+        outboxd backup disk/another.db
+        echo "exit $?"
+        outboxd restore disk/proper.db
+        echo "exit $?"
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"exec 2>&1\n{script}"], capture_output=True, text=True, timeout=60
+    )
+    assert re.findall(r"exit (\d+)", done.stdout) == ["65", "74", "0"], done.stdout
+    disk = db.parent / "disk"
+    assert f"{disk}/plain.db cannot be opened where it lies" in done.stdout
+    assert "hint: copy it elsewhere" in done.stdout
+    assert f"{disk}/another.db cannot be created: Read-only file system" in done.stdout
+    assert f"hint: sudo mount -o remount,rw {disk}" in done.stdout
+
+
+def test_a_backup_that_cannot_be_made_is_the_outboxs_fault_where_it_is(db: Path, saved: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("UPDATE outboxd_schema SET version_num = '9999'")
+    with pytest.raises(SchemaError, match=f"^{db} was made by a newer outboxd"):
+        back_up(db, saved)
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("DROP TABLE outboxd_schema")
+        connection.execute(
+            "INSERT INTO outbox (event, payload) VALUES ('customer_created', json_object('x', ?))",
+            ["x" * 100_000],
+        )
+    with pytest.raises(SchemaError, match=f"^{db} has an older schema"):
+        back_up(db, saved)
+    damaged = bytearray(db.read_bytes())
+    damaged[-50_000:] = b"\xff" * 50_000
+    db.write_bytes(damaged)
+    with pytest.raises(DatabaseError, match=f"^{db} is not a sound database") as caught:
+        back_up(db, saved)
+    assert caught.value.exit_code == 74
+    assert "outboxd restore" in (caught.value.hint or "")
+    assert not saved.exists()
+
+
+def test_a_log_that_others_cut_off_is_told_as_that(db: Path, saved: Path) -> None:
+    """SQLite ends the transaction by itself then, and to end it again would be another error."""
+    with closing(database.connect(db, read_only=True)) as origin, closing(sqlite3.connect(db)) as other:
+        other.execute("CREATE TABLE orders (id)")
+        os.truncate(f"{db}-wal", 0)
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            copy_of(origin, saved)
+        assert caught.value.sqlite_errorcode == database.LOST_FRAMES
+        with pytest.raises(
+            DatabaseError, match=r"the log of .* was removed under programs that have it open"
+        ):
+            back_up(db, saved, force=True)
+
+
+def test_nothing_is_copied_to_where_there_is_no_room_for_it(
+    db: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shops may write to the same disk, and would find it full."""
+    found = os.statvfs(saved.parent)
+    size = db.stat().st_size
+    told: list[int] = []
+
+    def leaving(free: int) -> None:
+        values = list(found)
+        values[1], values[4] = 1, free  # bytes
+        monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(values))
+
+    leaving(size - 1)
+    with pytest.raises(DatabaseError, match=f"the disk that holds {saved.parent} has no room") as caught:
+        back_up(db, saved, advance=lambda done, _: told.append(done))
+    assert f"df -h {saved.parent}" in (caught.value.hint or "")
+    assert (told, list(saved.parent.glob("*saved*"))) == ([], [])
+    leaving(size)
+    back_up(db, saved, advance=lambda done, _: told.append(done))
+    assert told
+
+
+def test_a_backup_goes_through_a_link_and_over_nothing_but_a_file(db: Path, saved: Path) -> None:
+    link, pipe = saved.with_name("latest.db"), saved.with_name("pipe")
+    link.symlink_to(saved.name)
+    back_up(db, link)
+    assert link.is_symlink()
+    assert rows(saved, "SELECT count(*) FROM outbox") == [(0,)]
+    with pytest.raises(BackupError, match=f"{saved} is there already"):
+        back_up(db, link)
+    back_up(db, link, force=True)
+    os.mkfifo(pipe)
+    with pytest.raises(BackupError, match="is no regular file"):
+        back_up(db, pipe, force=True)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@needs_mounts
+def test_what_is_being_made_is_left_by_programs_that_see_other_processes(db: Path, saved: Path) -> None:
+    """Two containers with one volume: the number of a process says nothing in the other one."""
+    code = (
+        "import sys; from pathlib import Path; from outboxd.backup import back_up\n"
+        "back_up(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    with making(saved) as part:
+        part.write_text("half")
+        other = str(saved.with_name("other.db"))
+        command = ["unshare", "--pid", "--fork", sys.executable, "-c", code, str(db), other]
+        subprocess.run(command, check=True, timeout=60)
+        assert part.read_text() == "half"
+    assert [each.name for each in saved.parent.iterdir() if "part" in each.name] == []
+
+
+def test_each_of_many_that_make_a_file_has_a_part_of_its_own(tmp_path: Path) -> None:
+    """However they begin and end: what one of them holds no other one removes or writes to."""
+
+    def make(number: int) -> None:
+        for turn in range(50):
+            with making(tmp_path / "made") as part:
+                assert not part.exists()
+                part.write_text(f"{number} {turn}")
+                assert part.read_text() == f"{number} {turn}"
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("has_links", [True, False])

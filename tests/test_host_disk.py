@@ -148,7 +148,7 @@ def test_what_is_lost_on_a_full_disk_is_salvaged_once_there_is_room(disk: Path) 
             until(lambda: daemon.status()["retrying"] == 1)
             filler = fill(disk)
             outbox.unlink()
-            reason = f"the disk that holds {disk}/.outbox.db.lost-"
+            reason = f"the disk that holds {disk} has no room for a copy"
             tried_at = monotonic()
             daemon.says(reason)
             until(lambda: monotonic() > tried_at + 2.5)  # and tried again meanwhile

@@ -15,7 +15,7 @@ HEIGHTS = (
     {"exposition", "processor", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "retention", "brevo.sandbox"},
-    {"anchor"},
+    {"anchor", "part"},
     {"pool"},
     {"sources", "labels", "report", "person", "outbox", "brevo", "backup"},
     {"intake", "values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},

@@ -2,11 +2,12 @@
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 import click
 
-from outboxd import clock, config
+from outboxd import app, clock, config
 from outboxd.backup import back_up
 from outboxd.cli.options import config_option
 from outboxd.cli.progress import bar
@@ -30,7 +31,8 @@ def backup(config_path: Path, force: bool, path: Path) -> int:
     Example:
       outboxd backup /var/backups/outbox-$(date +%F).db
 
-    Exit codes: 0 done; 65 PATH is there already; 66 there is no outbox; 74 no room, or a damaged outbox.
+    Exit codes: 0 done; 65 PATH is there already, or no file; 66 there is no outbox; 74 no room, or a damaged
+    outbox; 78 the outbox is of another version.
     """
     settings = config.read(config_path)
     with bar("copying") as advance:
@@ -70,6 +72,7 @@ def restore(config_path: Path, hold: bool, resend: bool, path: Path) -> int:
             settings.database,
             now,
             who=who,
+            admit=partial(app.admit, settings, now=now),
             hold=hold if hold or resend else None,
             advance=advance,
         )
@@ -89,6 +92,8 @@ def _tell(restored: Restored, outbox: Path, *, hold: bool | None) -> None:
         click.echo(f"{then.erased:,} persons who were erased since stay erased")
     if restored.aside is not None:
         click.echo(f"what was there is kept: {restored.aside}")
+    if restored.aside is not None and restored.was_moved:
+        click.echo("it was damaged, and is that file: restart programs that have it open", err=True)
     if then.lost is None:
         click.echo("erase those again who were erased since the backup was made", err=True)
     elif then.lost:

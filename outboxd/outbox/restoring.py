@@ -100,7 +100,9 @@ class Then:
 
     def followed_by(self, later: "Then") -> "Then":
         """With what was written after this had been prepared for."""
-        lost = (self.lost or 0) + (later.lost or 0)
+        if self.lost is None:
+            return self
+        lost = self.lost + (later.lost or 0)
         undelivered = (self.undelivered or 0) + (later.undelivered or 0)
         return replace(self, lost=lost, undelivered=undelivered)
 
@@ -121,9 +123,10 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     )
 
 
-def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool) -> None:
-    """Make it fit to go on from, with its pending events as dead letters if they are to be held.
+def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool) -> int:
+    """Make it fit to go on from; how many events of whoever is not erased were pending.
 
+    If they are to be held, they are dead letters then.
     Once more, when events were written since it was compared, this changes the ids to come alone.
     """
     values = {"now": to_text(now)}
@@ -131,6 +134,7 @@ def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool
     if then.erased:
         for statement in ERASE:
             backup.execute(statement.format(theirs=THEIRS), values)
+    (waiting,) = backup.execute(PENDING).fetchone()
     for statement in ((HOLD,) if hold else ()) + LET_GO:
         backup.execute(statement, values)
     if then.lost is not None:
@@ -141,3 +145,4 @@ def prepare(backup: sqlite3.Connection, then: Then, now: datetime, *, hold: bool
     backup.execute("COMMIT")
     if then.erased:
         backup.execute("VACUUM main")  # not in the file's slack either
+    return int(waiting)
