@@ -224,7 +224,9 @@ def _replace(part: Path, outbox: Path, kept: _Kept, present: Path | None, then: 
             # this connection changes in the backup meanwhile, SQLite changes in what it has copied, too.
             nonlocal then
             if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # for the whole time-out, already
-                raise sqlite3.OperationalError("database is locked")
+                locked = sqlite3.OperationalError("database is locked")
+                locked.sqlite_errorcode = status
+                raise locked
             if status == sqlite3.SQLITE_OK and left and kept.complete():
                 since = compare(made, present)
                 if since.erased:

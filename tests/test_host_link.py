@@ -155,7 +155,7 @@ def test_a_damaged_outbox_behind_a_link_is_moved_itself_and_the_link_leads_to_th
     backup.back_up(link, saved)
     real = link.resolve()
     real.write_bytes(b"no database any more" * 1000)
-    restored = restore(saved, link, clock.wall(), who="a test", hold=False)
+    restored = restore(saved, link, clock.wall(), who="a test", admit=lambda _: None, hold=False)
     assert os.readlink(link) == "real/outbox.db"
     assert restored.aside is not None
     assert restored.aside.parent == real.parent
