@@ -52,7 +52,8 @@ def _beside(path: Path, needed: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
     except OSError as error:
         raise RightsError(
             f"{path} cannot be written: {error.strerror}",
-            hint=f"create {target.parent}, let this user write there, and name it in the unit: ReadWritePaths=",
+            hint=f"create {target.parent}, let this user write there, and name it in systemd's "
+            "ReadWritePaths=",
         ) from error
 
 

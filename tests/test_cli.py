@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,59 @@ def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "ller.db" in done.stdout
+
+
+def outboxd_with(closed: Sequence[int], directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `outboxd` as a process that was started without some of its three streams."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", *arguments, "--config", str(directory / "config.yaml")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=close,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BREVO_API_KEY": KEY},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [
+        ("enqueue", [0], 65),
+        ("explain -", [0], 65),
+        ("backfill -", [0], 0),
+        ("backfill --dry-run -", [0], 0),
+        ("erase -", [0], 66),
+        ("status", [1], 0),
+        ("check", [2], 0),
+        ("events", [0, 1, 2], 0),
+    ],
+)
+def test_a_stream_that_is_closed_is_one_without_an_end_or_a_beginning(
+    shop: Shop, operate: Any, tmp_path: Path, arguments: str, closed: Sequence[int], code: int
+) -> None:
+    """Input is empty, and what is said goes nowhere; nothing that is opened meanwhile takes its number."""
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")  # writes the configuration
+    done = outboxd_with(closed, tmp_path, *arguments.split())
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+
+
+def test_ids_that_nobody_can_be_told_are_no_reason_to_write_again(
+    shop: Shop, operate: Any, tmp_path: Path
+) -> None:
+    operate("status")
+    event = ("enqueue", "--event", "customer_created", "--data", '{"id": 1}')
+    done = outboxd_with((1,), tmp_path, *event)
+    assert done.returncode == 74
+    assert done.stderr == (
+        "outboxd: the event is written, but its id cannot be printed\n"
+        "hint: do not write it again; mend standard output\n"
+    )
+    assert shop.status()["pending"] == 1

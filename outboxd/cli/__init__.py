@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from outboxd import __version__
+from outboxd import __version__, streams
 from outboxd.errors import EX_IO, OutboxdError
 
 COMMANDS = {
@@ -86,6 +86,7 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `outboxd`; its exit code."""
+    streams.fill()
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be text, nor terminals speak UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
