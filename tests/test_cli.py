@@ -13,6 +13,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from outboxd import cli
+from outboxd.brevo.sandbox import Fault
 from outboxd.errors import OutboxdError
 from tests.shop import KEY, MakeShop, Shop
 
@@ -24,14 +25,17 @@ def operate(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *arguments: run(shop, tmp_path, *arguments)
 
 
-def run(shop: Shop, directory: Path, *arguments: str, **sync: Any) -> Result:
+def run(shop: Shop, directory: Path, *arguments: str, answer: str = "", **sync: Any) -> Result:
     path = directory / "config.yaml"
     skill = {"customer-sync": sync}
     path.write_text(
         json.dumps({"database": str(shop.path), "brevo": {"base_url": shop.sandbox.url}, "skills": skill})
     )
     return CliRunner().invoke(
-        cli.group, [arguments[0], "--config", str(path), *arguments[1:]], standalone_mode=False
+        cli.group,
+        [arguments[0], "--config", str(path), *arguments[1:]],
+        input=answer,
+        standalone_mode=False,
     )
 
 
@@ -73,8 +77,6 @@ def test_status_tells_people_the_depth_first(shop: Shop, operate: Any) -> None:
 
 
 def test_a_retrying_event_is_told_with_its_next_attempt(shop: Shop, operate: Any) -> None:
-    from outboxd.brevo.sandbox import Fault
-
     shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
     shop.sent("created", id=1, email="mara@example.com")
     facts = json.loads(operate("status", "--json").output)
@@ -186,8 +188,6 @@ def test_check_names_what_is_wrong_and_what_mends_it(
 def test_check_tells_the_three_faults_of_a_key_apart(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outboxd.brevo.sandbox import Fault
-
     monkeypatch.delenv("BREVO_API_KEY", raising=False)
     told = [run(shop, tmp_path, "check").output]
     monkeypatch.setenv("BREVO_API_KEY", "xkeysib-wrong")
@@ -322,12 +322,77 @@ def test_attributes_stand_side_by_side_and_missing_ones_are_made_with_their_type
     assert exit_code(run(shop, tmp_path, "attributes", "--json", field_mapping=mapping)) == 0
 
 
-def test_attributes_are_not_made_unasked(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_attributes_are_not_made_unasked(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {"email": "email", "tier": "TIER", "totalSpent": "SPENT"}
+    asked = run(shop, tmp_path, "attributes", "--create", *more, field_mapping=mapping)
+    assert exit_code(asked) == 1
+    assert "Make in Brevo: TIER (text), SPENT (float)?" in asked.stderr
+    assert [call for call in shop.sandbox.calls if call.method == "POST"] == []
+
+
+def test_programs_are_told_which_attributes_were_made(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {"email": "email", "firstName": "FIRSTNAME", "tier": "TIER"}
+    for is_new in (True, False):
+        made = run(shop, tmp_path, "attributes", "--create", "--yes", "--json", field_mapping=mapping)
+        assert exit_code(made) == 0
+        told = {row["attribute"]: (row["in_brevo"], row["made"]) for row in json.loads(made.output)}
+        assert told == {"FIRSTNAME": ("text", False), "TIER": ("text", is_new)}
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_that_brevo_has_all_attributes_is_said_if_it_has(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    if not is_kept:
+        shop.sandbox.faults.add(Fault(status=201, path="/contacts/attributes/*", method="POST"))
+    mapping = {"email": "email", "tier": "TIER"}
+    made = run(shop, tmp_path, "attributes", "--create", "--yes", field_mapping=mapping)
+    assert exit_code(made) == (0 if is_kept else 1)
+    assert "made: TIER (text)" in made.output
+    assert ("Brevo has all of them now" in made.output) == is_kept
+    assert ("Brevo still lacks TIER" in made.output) != is_kept
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+@pytest.mark.parametrize("command", ["erase mara@example.com", "drop 1", "attributes --create"])
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_without_a_yes_nothing_is_done_and_that_is_said(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, more: list[str], answer: str
+) -> None:
+    """Whoever has it run by cron, or by a program, learns how to say so beforehand."""
     monkeypatch.setenv("BREVO_API_KEY", KEY)
     mapping = {"email": "email", "tier": "TIER"}
-    asked = run(shop, tmp_path, "attributes", "--create", field_mapping=mapping)
-    assert "Make 1 attributes in Brevo?" in asked.output
-    assert exit_code(run(shop, tmp_path, "attributes", field_mapping=mapping)) == 1
+    shop.sent("updated", id=9, firstName="Nobody")
+    shop.sent("created", id=1, email="mara@example.com")
+    before = (shop.status()["dead"], len(shop.sandbox.contacts))
+    asked = run(shop, tmp_path, *command.split(), *more, field_mapping=mapping, answer=answer)
+    assert exit_code(asked) == 1
+    told = asked.exception
+    assert isinstance(told, OutboxdError)
+    assert (str(told), told.hint) == (
+        ("nothing was done", None) if answer else ("nothing was done: nobody answered", "say --yes")
+    )
+    assert asked.stderr.endswith("\n")
+    assert not more or asked.stdout == ""
+    assert (shop.status()["dead"], len(shop.sandbox.contacts)) == before
+
+
+def test_who_would_be_erased_is_said_before_it_is_asked(shop: Shop, operate: Any) -> None:
+    """Also where standard output is for a program."""
+    shop.sent("created", id=1, email="mara@example.com")
+    asked = operate("erase", "--json", "mara@example.com")
+    assert asked.stderr.startswith(
+        "customer custom:1, and their contact in Brevo\nevents of theirs: 1\nErase"
+    )
+    assert asked.stdout == ""
 
 
 def test_attributes_of_an_account_that_refuses_the_key_are_told_as_such(
@@ -387,6 +452,7 @@ def outboxd_with(closed: Sequence[int], directory: Path, *arguments: str) -> sub
         ("backfill -", [0], 0),
         ("backfill --dry-run -", [0], 0),
         ("erase -", [0], 66),
+        ("erase mara@example.com", [0], 1),
         ("status", [1], 0),
         ("check", [2], 0),
         ("events", [0, 1, 2], 0),

@@ -10,6 +10,7 @@ import click
 
 from outboxd import app, clock, config, database, report
 from outboxd.causes import Group, Letter, group_id, grouped
+from outboxd.cli.consent import ask
 from outboxd.cli.operator import operator
 from outboxd.cli.options import EVENT_ID, config_option, json_option
 from outboxd.cli.table import print_table
@@ -116,9 +117,8 @@ def drop(
     if dry_run:
         _preview("would be dropped", chosen, left, as_json=as_json)
         return 1 if left else 0
-    if chosen and not yes and not click.confirm(f"Drop {_counted(chosen)} for good?", err=True):
-        click.echo("nothing is dropped", err=True)
-        return 1
+    if chosen and not yes:
+        ask(f"Drop {_counted(chosen)} for good?")
     wanted = [letter[0] for letter in chosen]
     with closing(app.outbox(settings)) as outbox:
         dropped = outbox.drop(wanted, operator(), clock.wall())

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from outboxd import app, config
+from outboxd.cli.consent import ask
 from outboxd.cli.options import config_option, json_option
 from outboxd.erase import Erasure, Known
 
@@ -33,8 +34,9 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
       outboxd erase --dry-run jane@example.com
       outboxd erase shopify:4711 --yes
 
-    Exit codes: 0 erased, and no trace is left; 1 some are: see what is said; 66 nobody has this id, or
-    several have; 75 not now: Brevo is out of reach, or another process delivers them just now.
+    Exit codes: 0 erased, and no trace is left; 1 some are: see what is said, or the answer was no; 66 nobody
+    has this id, or several have; 75 not now: Brevo is out of reach, or another process delivers them just
+    now.
     """
     settings = config.read(config_path)
     whom = sys.stdin.readline().strip() if whom == "-" else whom.strip()
@@ -42,14 +44,14 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
         raise click.UsageError("EMAIL|ID is not text; write it in UTF-8")
     with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:
         known = eraser.known(whom)
-        if not as_json:
-            _describe(known)
+        if dry_run and as_json:
+            click.echo(json.dumps(_plain(known)))
+        elif not (yes and as_json):
+            _describe(known, err=as_json)
         if dry_run:
-            if as_json:
-                click.echo(json.dumps(_plain(known)))
             return 0
         if not yes:
-            click.confirm("Erase for good?", abort=True, err=True)
+            ask("Erase for good?")
         erasure = eraser.erase(whom)
     if as_json:
         told = {each.name: getattr(erasure, each.name) for each in fields(erasure)}
@@ -64,14 +66,15 @@ def _plain(known: Known) -> Mapping[str, object]:
     return {"customers": customers, "events": known.events, "mentions": known.mentions}
 
 
-def _describe(known: Known) -> None:
+def _describe(known: Known, *, err: bool) -> None:
+    """Who it is, and what is theirs; to stderr where stdout is a program's."""
     if not known.persons:
-        click.echo("nobody here has this address; Brevo may know it from elsewhere")
+        click.echo("nobody here has this address; Brevo may know it from elsewhere", err=err)
     for each in known.persons:
-        click.echo(f"customer {each.customer_key}, and their contact in Brevo")
-    click.echo(f"events of theirs: {_ids(known.events)}")
+        click.echo(f"customer {each.customer_key}, and their contact in Brevo", err=err)
+    click.echo(f"events of theirs: {_ids(known.events)}", err=err)
     if known.mentions:
-        click.echo(f"events of other customers that mention them, and stay: {_ids(known.mentions)}")
+        click.echo(f"events of other customers that mention them, and stay: {_ids(known.mentions)}", err=err)
 
 
 def _tell(erasure: Erasure) -> None:
