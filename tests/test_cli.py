@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,39 @@ def test_a_retrying_event_is_told_with_its_next_attempt(shop: Shop, operate: Any
     assert (facts["pending"], facts["retrying"], facts["due"]) == (1, 1, 0)
     assert facts["next_attempt_at"] > shop.event(1)["created_at"]
     assert facts["windows"]["hour"]["error_rate"] == 1.0
+
+
+def test_what_is_in_flight_or_goes_at_once_has_no_next_attempt(make_shop: MakeShop) -> None:
+    """Neither the end of a lease is one, nor the moment at which an event was written."""
+    shop = make_shop({"latency": timedelta(seconds=0.5)})
+    event_id = shop.enqueue("created", id=1, email="mara@example.com")
+    assert shop.status()["next_attempt_at"] is None
+    shop.relay.step()
+    told = shop.status()
+    assert (told["in_flight"], told["next_attempt_at"]) == (1, None)
+    shop.settle()
+    assert shop.event(event_id)["status"] == "delivered"
+
+
+def test_nothing_is_attempted_before_the_lane_goes_on(shop: Shop, operate: Any) -> None:
+    shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
+    retried = shop.sent("created", id=1, email="mara@example.com")["next_attempt_at"]
+    assert shop.status()["next_attempt_at"] == retried
+    shop.sandbox.faults.add(Fault(status=429, headers={"x-sib-ratelimit-reset": "600"}, times=1))
+    shop.sent("created", id=2, email="tom@example.com")
+    told = shop.status()
+    assert told["lane"]["state"] == "waiting"
+    assert told["next_attempt_at"] == told["lane"]["until"] > retried
+    assert re.search(r"next attempt +in (9 min|10 min)", operate("status").output)
+    operate("pause")
+    assert shop.status()["next_attempt_at"] is None
+
+
+def test_a_retry_that_nobody_makes_is_told_as_due(shop: Shop, operate: Any) -> None:
+    shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
+    shop.clock.ahead = timedelta(hours=-1)
+    shop.sent("created", id=1, email="mara@example.com")
+    assert re.search(r"next attempt +due 59 min \d+ s ago", operate("status").output)
 
 
 def test_a_disabled_sync_says_so(shop: Shop, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         ("dead", f"{facts['dead']:,}"),
         ("delivered", f"{facts['delivered']:,}"),
         ("oldest pending", ago(facts["oldest_pending_seconds"])),
-        ("next attempt", when(facts["next_attempt_at"], now)),
+        ("next attempt", _next(facts["next_attempt_at"], now)),
         ("lane", _lane(facts["lane"], facts["pause"], now)),
         ("last heartbeat", when(facts["heartbeat_at"], now) if facts["heartbeat_at"] else "never"),
     ]
@@ -160,6 +160,11 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
     for warning in facts["warnings"]:
         told.append(("warning", f"{warning['warning']} ({warning['count']:,} times)"))
     return told
+
+
+def _next(at: str | None, now: datetime) -> str:
+    is_due = at is not None and clock.from_text(at) <= now
+    return f"{'due ' if is_due else ''}{when(at, now)}"
 
 
 def table(facts: dict[str, Any], now: datetime) -> str:
