@@ -174,6 +174,16 @@ def test_show_tells_an_event_with_its_attempts_and_no_payload(shop: Shop, operat
     assert exit_code(operate("show", "7")) == 66
 
 
+def test_what_was_left_out_of_a_delivered_event_is_called_no_error(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com", phone="12345")
+    for command in ("events", "show 1", "explain 1 --offline"):
+        output = operate(*command.split()).output
+        assert "SMS left out" in output
+        assert not re.search("last.error", output)
+    assert re.search("^warning +SMS left out", operate("show", "1").output, re.MULTILINE)
+    assert re.search("^  warning +SMS left out", operate("explain", "1", "--offline").output, re.MULTILINE)
+
+
 def test_retry_brings_dead_letters_back(shop: Shop, operate: Any) -> None:
     shop.sent("updated", id=9, firstName="Nobody")
     shop.sent("created", id=1, email="mara@example.com")

@@ -8,7 +8,7 @@ import click
 
 from outboxd import config, database, report
 from outboxd.cli.options import EVENT_ID, config_option, json_option
-from outboxd.cli.table import print_table
+from outboxd.cli.table import print_record, print_table
 from outboxd.errors import EX_NO_INPUT
 
 
@@ -37,8 +37,8 @@ def events(config_path: Path, as_json: bool, only: str | None, limit: int, befor
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return 0
-    columns = ("id", "event", "status", "customer_key", "attempts", "created_at", "next", "last_error")
-    print_table(columns, [{**row, "next": _next(row)} for row in found])
+    columns = ("id", "event", "status", "customer_key", "attempts", "created_at", "next", "note")
+    print_table(columns, [{**row, "next": _next(row), "note": row["last_error"]} for row in found])
     return 0
 
 
@@ -66,15 +66,18 @@ def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
         click.echo(json.dumps(found, indent=2))
         return 0
     attempts = found.pop("attempts_made")
-    for name, value in found.items():
-        if value is not None:
-            click.echo(f"{name:<16}{value}")
+    print_record((_label(name, found), value) for name, value in found.items())
     if attempts:
         click.echo()
         print_table(
             ("number", "started_at", "verdict", "call", "http_status", "error_code", "detail"), attempts
         )
     return 0
+
+
+def _label(name: str, row: dict[str, Any]) -> str:
+    """What was healed or left out of a delivered event stands where its error would."""
+    return "warning" if name == "last_error" and row["status"] == "delivered" else name
 
 
 def _next(row: dict[str, Any]) -> str | None:

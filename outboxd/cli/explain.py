@@ -98,7 +98,8 @@ def _tree(facts: Facts) -> Iterator[str]:
     if "status" in facts:
         yield from _line(2, "stands", f"{facts['status']}, attempts {facts['attempts']}")
         yield from _line(2, "next try", facts["next_attempt_at"] if facts["status"] == "pending" else None)
-        yield from _line(2, "last error", facts["last_error"])
+        label = "warning" if facts["status"] == "delivered" else "last error"
+        yield from _line(2, label, facts["last_error"])
     yield from _line(2, "admitted as", facts["customer"])
     yield from _line(2, "would be", facts["verdict"])
     yield from _line(2, "why", facts["why"])
