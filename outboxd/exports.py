@@ -61,10 +61,14 @@ class Row(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A line (or item) that is no customer, and why, without personal data."""
+    """A line (or item) that is no customer, and why, without personal data.
+
+    `is_written`: that shows only when it is delivered, and it becomes a dead letter.
+    """
 
     number: int
     reason: str
+    is_written: bool = False
 
 
 class Tape(io.RawIOBase):
