@@ -526,3 +526,57 @@ def test_ids_that_nobody_can_be_told_are_no_reason_to_write_again(
         "hint: do not write it again; mend standard output\n"
     )
     assert shop.status()["pending"] == 1
+
+
+@pytest.mark.parametrize("command", ["show 1", "events", "status", "--help"])
+def test_a_reader_who_goes_early_is_told_alike_by_every_command(
+    shop: Shop, operate: Any, tmp_path: Path, command: str
+) -> None:
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as gone:
+        done = outboxd_to(gone, tmp_path, command)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["show 1", "events", "pause"])
+def test_what_cannot_be_printed_ends_with_its_reason(
+    shop: Shop, operate: Any, tmp_path: Path, command: str
+) -> None:
+    """And with the hint that it may be done: a pause holds, whether somebody read so or not."""
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")
+    with open("/dev/full", "wb") as full:
+        done = outboxd_to(full, tmp_path, command)
+    assert done.returncode == 74
+    assert done.stderr == (
+        "outboxd: No space left on device\n"
+        "hint: what was to be done may be done all the same; see: outboxd status\n"
+    )
+    assert (shop.status()["lane"]["state"] == "paused") == (command == "pause")
+
+
+@pytest.mark.parametrize(("command", "code"), [("show 999999", 66), ("show", 2), ("erase -", 66)])
+def test_an_error_that_nobody_can_read_keeps_its_exit_code(
+    operate: Any, tmp_path: Path, command: str, code: int
+) -> None:
+    operate("status")
+    with open("/dev/full", "wb") as full:
+        done = outboxd_to(subprocess.DEVNULL, tmp_path, command, stderr=full)
+    assert done.returncode == code
+
+
+def outboxd_to(
+    stdout: Any, directory: Path, command: str, *, stderr: Any = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", *command.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BREVO_API_KEY": KEY, "OUTBOXD_CONFIG": str(directory / "config.yaml")},
+    )

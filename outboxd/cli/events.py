@@ -9,7 +9,7 @@ import click
 from outboxd import config, database, report
 from outboxd.cli.options import EVENT_ID, config_option, json_option
 from outboxd.cli.table import print_record, print_table
-from outboxd.errors import EX_NO_INPUT
+from outboxd.errors import NoOutboxError
 
 
 @click.command()
@@ -60,8 +60,7 @@ def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
     with database.reading(settings.database) as connection:
         found = report.event(connection, event_id, with_payload=payload)
     if found is None:
-        click.echo(f"outboxd: there is no event {event_id}", err=True)
-        return EX_NO_INPUT
+        raise NoOutboxError(f"there is no event {event_id}", hint="see: outboxd events")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return 0
