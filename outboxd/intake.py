@@ -65,8 +65,14 @@ def enqueue(
 
 
 def database_path(given: str | PathLike[str] | None) -> str:
-    """The outbox to write to: as given, by $OUTBOXD_DATABASE, or the default."""
-    return os.fspath(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
+    """The outbox to write to: as given, by $OUTBOXD_DATABASE, or the default. Raises NoOutboxError."""
+    path = os.fspath(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
+    try:
+        if "\0" not in path and os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise NoOutboxError("the outbox is named by what is no path", hint="name a file on this host")
 
 
 def checked(

@@ -25,9 +25,10 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
     """Erase one person for good: the contact in Brevo, and all that is kept of them here.
 
     By an address they have or had, or by the shop's id (source:id if several shops have it); - reads it
-    from standard input, so that neither `ps` nor the shell's history has it. All of their events go, dead letters
-    among them. A hashed tombstone stays, so that late events do not bring them back; a new registration does.
-    Then the bytes of the file are searched for their addresses, phones and names. The daemon may run.
+    from standard input, so that neither `ps` nor the shell's history has it. All of their events go, dead
+    letters among them. A hashed tombstone stays, so that late events do not bring them back; a new
+    registration does. Then the bytes of the file are searched for their addresses, phones and names. The
+    daemon may run.
 
     \b
     Examples:
