@@ -254,7 +254,7 @@ def take(
     if faults and not skip_invalid:
         raise IntakeError(faults)
     if not rows and not faults:
-        raise IntakeError(["nothing to write: the input is empty"])
+        raise IntakeError(["there is no event: the input is empty"])
     return rows, faults
 
 

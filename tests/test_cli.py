@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
@@ -152,6 +153,12 @@ def test_events_lists_by_status_and_page(shop: Shop, operate: Any) -> None:
     page = json.loads(operate("events", "--limit", "1", "--before", "3", "--json").output)
     assert [row["id"] for row in page] == [2]
     assert "no address is known" in operate("events", "--dead").output
+
+
+def test_events_are_of_one_status_or_of_all(operate: Any) -> None:
+    both = operate("events", "--dead", "--pending").exception
+    assert isinstance(both, click.UsageError)
+    assert str(both) == "say either --dead or --pending"
 
 
 def test_a_next_attempt_is_told_only_of_what_has_one(shop: Shop, operate: Any) -> None:

@@ -15,13 +15,13 @@ from outboxd.errors import NoOutboxError
 @click.command()
 @config_option
 @json_option
-@click.option("--pending", "only", flag_value="pending", help="Only those not finished.")
-@click.option("--delivered", "only", flag_value="delivered", help="Only those delivered.")
-@click.option("--dead", "only", flag_value="dead", help="Only dead letters, with their reasons.")
-@click.option("--dropped", "only", flag_value="dropped", help="Only dead letters that an operator dropped.")
+@click.option("--pending", is_flag=True, help="Only those not finished.")
+@click.option("--delivered", is_flag=True, help="Only those delivered.")
+@click.option("--dead", is_flag=True, help="Only dead letters, with their reasons.")
+@click.option("--dropped", is_flag=True, help="Only dead letters that an operator dropped.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
 @click.option("--before", type=EVENT_ID, help="Only events with a smaller id: the next page.")
-def events(config_path: Path, as_json: bool, only: str | None, limit: int, before: int | None) -> int:
+def events(config_path: Path, as_json: bool, limit: int, before: int | None, **only: bool) -> int:
     """List events, newest first.
 
     \b
@@ -31,9 +31,12 @@ def events(config_path: Path, as_json: bool, only: str | None, limit: int, befor
 
     Exit codes: 0 listed; 66 there is no outbox.
     """
+    wanted = [status for status, is_wanted in only.items() if is_wanted]
+    if len(wanted) > 1:
+        raise click.UsageError(f"say either --{' or --'.join(wanted)}")
     settings = config.read(config_path)
     with database.reading(settings.database) as connection:
-        found = report.events(connection, status=only, limit=limit, before=before)
+        found = report.events(connection, status=next(iter(wanted), None), limit=limit, before=before)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return 0
