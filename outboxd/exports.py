@@ -270,7 +270,9 @@ def _csv(stream: BinaryIO, head: bytes, preset: str) -> Iterator[Row | Refusal]:
         if isinstance(cells, str):
             yield Refusal(number, cells)
         elif len(cells) != width:
-            yield Refusal(number, f"it has {len(cells)} cells, and the header has {width}")
+            yield Refusal(
+                number, f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, and the header has {width}"
+            )
         else:
             yield Row(number, columns.row(cells))
 

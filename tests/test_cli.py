@@ -161,6 +161,36 @@ def test_events_are_of_one_status_or_of_all(operate: Any) -> None:
     assert str(both) == "say either --dead or --pending"
 
 
+@pytest.mark.parametrize("option", ["--source shopify", "--event customer_updated"])
+def test_what_is_said_of_a_file_is_refused_of_an_event(shop: Shop, operate: Any, option: str) -> None:
+    shop.enqueue("created", id=1, email="mara@example.com")
+    refused = operate("explain", "1", "--offline", *option.split()).exception
+    assert isinstance(refused, click.UsageError)
+    assert "are of a file" in str(refused)
+
+
+def test_a_key_that_cannot_be_sent_is_told_with_its_mend(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", "xkeysib-ä")
+    output = run(shop, tmp_path, "check").output
+    assert "must be one word of plain letters (xkeysib-…)\n      mend it: export BREVO_API_KEY=" in output
+
+
+def test_one_is_told_of_in_the_singular(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com", phone="12345")
+    shop.sent("updated", id=9, firstName="Nobody")
+    assert "(1 time)" in operate("status").output
+    assert "(1 time, last at" in operate("check").output
+    assert operate("retry", "2").output == "1 dead letter to be delivered again\n"
+    assert "1 customer compared with 1 contact in Brevo" in operate("verify").output
+
+
+def test_where_nothing_differs_no_table_is_begun(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    assert operate("verify").stdout == "1 customer compared with 1 contact in Brevo\nall agrees\n"
+
+
 def test_a_next_attempt_is_told_only_of_what_has_one(shop: Shop, operate: Any) -> None:
     """A finished event keeps the time to which it was leased, and that means nothing."""
     delivered = shop.sent("created", id=1, email="mara@example.com")["id"]

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -316,15 +315,6 @@ def test_an_event_that_is_not_there_is_told(make: MakeOperated) -> None:
         result = operate("explain", str(number))
         assert exit_code(result) == 66
         assert str(result.exception) == f"there is no event {number}"
-
-
-@pytest.mark.parametrize("option", [("--source", "shopify"), ("--event", "customer_updated")])
-def test_what_is_said_of_a_file_is_refused_of_an_event(make: MakeOperated, option: tuple[str, str]) -> None:
-    shop, operate = make()
-    shop.enqueue("created", **MARA)
-    refused = operate("explain", "1", *option).exception
-    assert isinstance(refused, click.UsageError)
-    assert "are of a file" in str(refused)
 
 
 # Files

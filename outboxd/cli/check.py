@@ -14,6 +14,7 @@ from outboxd.brevo import answers, catalogue
 from outboxd.brevo.answers import Answer
 from outboxd.brevo.client import Brevo
 from outboxd.cli import host, refusal
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
 from outboxd.errors import ConfigError, OutboxdError
@@ -82,7 +83,7 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
     try:
         key = config.api_key(settings.brevo, os.environ)
     except OutboxdError as error:
-        yield Finding("API key", False, str(error), error.hint)
+        yield Finding("API key", False, str(error), error.hint or config.storing(settings.brevo))
         return
     yield from _account(settings, app.brevo(settings, key))
 
@@ -121,7 +122,7 @@ def _database(settings: Config) -> Iterator[Finding]:
     if (trouble := host.facts(settings.database)["trouble"]) is not None:
         yield Finding("daemon", False, f"{trouble['reason']} (since {trouble['since']})", trouble["hint"])
     for warning in facts["warnings"]:
-        told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
+        told = f"{warning['warning']} ({counted(warning['count'], 'time')}, last at {warning['last_at']})"
         yield Finding("warning", True, told, is_warning=True)
 
 

@@ -11,6 +11,7 @@ import click
 
 from outboxd import app, config
 from outboxd.cli.consent import ask
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.erase import Erasure, Known
 
@@ -81,10 +82,10 @@ def _describe(known: Known, *, err: bool) -> None:
 def _tell(erasure: Erasure) -> None:
     for key, told in erasure.told.items():
         click.echo(f"customer {key}: in Brevo: {told}; here: a hashed tombstone is left")
-    click.echo(f"{erasure.events} events erased")
+    click.echo(f"{counted(erasure.events, 'event')} erased")
     if erasure.was_rewritten:
         click.echo("the file held traces of what had been deleted earlier, and was written anew")
-    found = f"found {erasure.left} times" if erasure.left else "none is left"
+    found = f"found {counted(erasure.left, 'time')}" if erasure.left else "none is left"
     click.echo(f"searched the file and its log, byte by byte, for {_kinds(erasure.searched)}: {found}")
     if erasure.shared:
         click.echo(f"not searched for, as other customers have the same: {_kinds(erasure.shared)}")

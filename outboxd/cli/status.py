@@ -11,7 +11,7 @@ import click
 from outboxd import clock, config, database, report
 from outboxd.cli import host
 from outboxd.cli.checking import Check, thresholds
-from outboxd.cli.figures import ago, latency, percent, when
+from outboxd.cli.figures import ago, counted, latency, percent, when
 from outboxd.cli.options import NumberRange, config_option, json_option
 from outboxd.config import Config
 
@@ -158,7 +158,7 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         given_up = f"{facts['notifications']['dead']:,} given up: see outboxd notifications --dead"
         told.append(("notifications", given_up))
     for warning in facts["warnings"]:
-        told.append(("warning", f"{warning['warning']} ({warning['count']:,} times)"))
+        told.append(("warning", f"{warning['warning']} ({counted(warning['count'], 'time')})"))
     return told
 
 
