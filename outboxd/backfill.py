@@ -63,7 +63,7 @@ class Sink(Protocol):
     def details(self) -> Mapping[str, Counter[str]]: ...
 
     def put(self, entries: Sequence[Entry]) -> Sequence[Refusal]:
-        """Take up to a chunk of entries; those that turn out to be unusable after all."""
+        """Take up to a chunk of entries; those that are taken and turn out to be unusable after all."""
 
 
 def pour(

@@ -80,7 +80,7 @@ class Explainer:
     def written(self, rows: Sequence[tuple[Any, ...]], now: datetime) -> list[Facts]:
         """What would come of new events (rows of the intake) if all of them were written now.
 
-        Those whose idempotency key was written before come to nothing.
+        Those whose idempotency key was written before come to nothing. None has an id: they are `item 1`, ….
         """
         keys = [row[-1] for row in rows]
         before = draft.repeated(self.path, keys)
@@ -92,7 +92,12 @@ class Explainer:
         reading = self.plan.reading
         with draft.of_new(self.path, news, reading, source=self.source, now=now) as (outbox, ids):
             told = iter(self._explained(outbox, ids, now))
-        return [next(told) if new else _repeated(first) for new, first in zip(is_new, before, strict=True)]
+        items = [f"item {number}" for number in range(1, len(rows) + 1)]
+        names = dict(zip(ids, compress(items, is_new), strict=True))
+        return [
+            _renamed(next(told), names) if new else _repeated(item, first)
+            for item, new, first in zip(items, is_new, before, strict=True)
+        ]
 
     def _explained(self, outbox: Outbox, event_ids: Sequence[int], now: datetime) -> list[Facts]:
         """Admit whatever is new in the draft, claim all there is, and run the errands of these events."""
@@ -196,11 +201,22 @@ def _untried(event_id: int) -> Facts:
     return {**UNNAMED, "event": event_id, "verdict": str(UNTRIED.verdict), "why": UNTRIED.detail}
 
 
-def _repeated(first: int | None) -> Facts:
+def _renamed(facts: Facts, names: Mapping[int, str]) -> Facts:
+    """The facts of an event of the draft, with the names of those that only the draft knows by an id."""
+
+    def named(ids: Sequence[int]) -> list[int | str]:
+        return [names.get(each, each) for each in ids]
+
+    parts = [{**part, "events": named(part["events"])} for part in facts["parts"]]
+    folded = {"folded_with": named(facts["folded_with"])} if "folded_with" in facts else {}
+    return {**facts, **folded, "event": names[facts["event"]], "parts": parts}
+
+
+def _repeated(item: str, first: int | None) -> Facts:
     """An event that is not written: event `first`, or (None) one before it in the file, has its key."""
     by = f"event {first}" if first is not None else "an event before it in the file"
     why = f"{by} has its idempotency_key already: nothing is written"
-    return {**UNNAMED, "event": first, "verdict": "repeated", "why": why}
+    return {**UNNAMED, "event": item, "verdict": "repeated", "why": why}
 
 
 def _why(settled: Settled) -> str:

@@ -61,10 +61,14 @@ class Row(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A line (or item) that is no customer, and why, without personal data."""
+    """A line (or item) that is no customer, and why, without personal data.
+
+    `is_written`: that shows only when it is delivered, and it becomes a dead letter.
+    """
 
     number: int
     reason: str
+    is_written: bool = False
 
 
 class Tape(io.RawIOBase):
@@ -266,7 +270,9 @@ def _csv(stream: BinaryIO, head: bytes, preset: str) -> Iterator[Row | Refusal]:
         if isinstance(cells, str):
             yield Refusal(number, cells)
         elif len(cells) != width:
-            yield Refusal(number, f"it has {len(cells)} cells, and the header has {width}")
+            yield Refusal(
+                number, f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, and the header has {width}"
+            )
         else:
             yield Row(number, columns.row(cells))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic, sleep
 
-from outboxd import database, payload, pool, topics
+from outboxd import database, payload, pool, streams, topics
 from outboxd.clock import from_text, to_text, wall
 from outboxd.errors import EX_IO, EX_USAGE, AdriftError, EventError, IntakeError, NoOutboxError, OutboxdError
 from outboxd.locks import turn
@@ -65,8 +65,14 @@ def enqueue(
 
 
 def database_path(given: str | PathLike[str] | None) -> str:
-    """The outbox to write to: as given, by $OUTBOXD_DATABASE, or the default."""
-    return os.fspath(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
+    """The outbox to write to: as given, by $OUTBOXD_DATABASE, or the default. Raises NoOutboxError."""
+    path = os.fspath(given or os.environ.get("OUTBOXD_DATABASE") or database.DEFAULT_PATH)
+    try:
+        if "\0" not in path and os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise NoOutboxError("the outbox is named by what is no path", hint="name a file on this host")
 
 
 def checked(
@@ -248,7 +254,7 @@ def take(
     if faults and not skip_invalid:
         raise IntakeError(faults)
     if not rows and not faults:
-        raise IntakeError(["nothing to write: the input is empty"])
+        raise IntakeError(["there is no event: the input is empty"])
     return rows, faults
 
 
@@ -291,9 +297,7 @@ class UsageError(OutboxdError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `outboxd-intake`; returns its exit code."""
-    if sys.stdin is None or sys.stdout is None:
-        print("outboxd-intake: standard input and output must be open", file=sys.stderr)  # noqa: T201
-        return EX_USAGE
+    streams.fill()
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments), sys.stdin, sys.stdout)
     except OutboxdError as error:
@@ -304,10 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _main(arguments: list[str], stdin: TextIO, stdout: TextIO) -> int:
+def _main(arguments: list[str], stdin: TextIO, stdout: TextIO | None) -> int:
     options, files, skip_invalid, wants_help = _options(arguments)
     if wants_help:
-        stdout.write(USAGE)
+        if stdout is not None:
+            stdout.write(USAGE)
         return 0
     defaults: dict[str, object] = {
         "event": options.get("--event"),
@@ -323,7 +328,7 @@ def deposit(
     text: str,
     defaults: Mapping[str, object],
     path: str | PathLike[str],
-    stdout: TextIO,
+    stdout: TextIO | None,
     *,
     skip_invalid: bool,
 ) -> int:
@@ -333,12 +338,16 @@ def deposit(
         raise UsageError("--idempotency-key is for one event", hint="put idempotency_key into each line")
     ids = write(path, rows) if rows else []
     try:
+        if stdout is None:
+            raise ValueError("closed by whoever started this process")
         stdout.write("".join(f"{number}\n" for number in ids))
         stdout.flush()
     except (OSError, ValueError) as error:
+        told = (
+            "the event is written, but its id" if len(ids) == 1 else "the events are written, but their ids"
+        )
         raise UnprintedError(
-            f"the {len(ids)} events are written, but their ids cannot be printed",
-            hint="do not write them again; mend standard output",
+            f"{told} cannot be printed", hint="do not write it again; mend standard output"
         ) from error
     if not faults:
         return 0

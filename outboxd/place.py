@@ -48,6 +48,19 @@ def _is_same(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+def target(path: Path) -> Path | None:
+    """Where a file that is put at `path` comes to lie, links followed; None if what is there is no file.
+
+    A new name replaces whatever has it: a device, a pipe, or a link instead of what that leads to.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+    except OSError:  # nothing is there, or whoever writes to it will be told what keeps him from it
+        pass
+    return Path(os.path.realpath(path))
+
+
 def faults(path: Path) -> list[Fault]:
     """What is wrong around the outbox at `path`. It need not be there yet."""
     path = Path(os.path.realpath(path))

@@ -46,11 +46,12 @@ SELECT idempotency_key FROM outbox WHERE idempotency_key IN (SELECT value FROM j
 class Preview:
     """Takes entries as a writer would.
 
-    `counts`: created, changed, left_alone, repeated (written before). `details` say in how many contacts
-    each attribute would be changed, and of what is left alone, and of the values left out, why.
+    `counts`: created, changed, left_alone, repeated (written before), would_die (written nevertheless).
+    `details` say in how many contacts each attribute would be changed, and of what is left alone, and of the
+    values left out, why.
     """
 
-    kinds: tuple[str, ...] = ("created", "changed", "left_alone", "repeated")
+    kinds: tuple[str, ...] = ("created", "changed", "left_alone", "repeated", "would_die")
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Preview:
         events = [(self._event(entry), entry) for entry in entries if entry.key not in written]
         admissions = [admission(event, self._plan.reading) for event, _ in events]
         going_on = [each for each in admissions if each.outcome is None]
-        refused = []
+        doomed = []
         with self._draft.begin() as draft:
             self._copy(draft, going_on)
             owners = customers.of(draft, going_on)
@@ -107,8 +108,9 @@ class Preview:
                 if event.id not in owners:
                     self._leave_alone(entry.reading.note or "nothing is to be done")
                 elif told := self._fold(draft, owners[event.id], event, entry):
-                    refused.append(Refusal(entry.number, told))
-        return refused
+                    doomed.append(Refusal(entry.number, told, is_written=True))
+        self.counts["would_die"] += len(doomed)
+        return doomed
 
     def _event(self, entry: Entry) -> Event:
         self._last_id += 1
@@ -149,7 +151,7 @@ class Preview:
         return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())
 
     def _fold(self, draft: Any, key: str, event: Event, entry: Entry) -> str | None:
-        """What becomes of one row; the reason if it would be refused."""
+        """What becomes of one row; the reason if it would be a dead letter."""
         plan = self._plan
         document = sources.document(json.loads(entry.payload)) if needs_document(plan.rules) else None
         try:

@@ -24,7 +24,10 @@ IN_FLIGHT = """
 SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL
 """
 
-RETRYING = "SELECT count(*) FROM outbox WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL"
+RETRYING = """
+SELECT count(*), min(next_attempt_at) FROM outbox
+WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NULL
+"""
 
 # The oldest pending event is the oldest of those nobody admitted yet, of the heads that are next, and of
 # those that were tried before (few): a few looks into indexes, however long the backlog is.
@@ -47,17 +50,6 @@ SELECT min(created_at) FROM (
     UNION ALL
     SELECT * FROM (SELECT min(created_at) FROM outbox
                    WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL)
-)
-"""
-
-# Whoever is in an import is due when that ends, which no clock tells: their heads say the year 9999.
-NEXT_ATTEMPT = """
-SELECT min(at) FROM (
-    SELECT min(next_attempt_at) AS at FROM outbox
-    WHERE is_head = 1 AND is_backfill = 0 AND next_attempt_at < '9999'
-    UNION ALL
-    SELECT min(next_attempt_at) FROM outbox
-    WHERE is_head = 1 AND is_backfill = 1 AND next_attempt_at < '9999'
 )
 """
 
@@ -139,28 +131,32 @@ def status(
 ) -> dict[str, Any]:
     """What the operator wants to know, with the keys of `outboxd status --json`.
 
-    `due` is what is ready and was not tried yet: pending = due + in_flight + retrying.
+    `due` is what is ready and was not tried yet: pending = due + in_flight + retrying. `next_attempt_at` is
+    None where nothing waits for a time: what is due goes at once unless the window or the lane is closed.
     """
     pending, delivered, dead = connection.execute(DEPTH).fetchone()
     in_flight = connection.execute(IN_FLIGHT).fetchone()[0]
-    retrying = connection.execute(RETRYING).fetchone()[0]
+    retrying, retry_at = connection.execute(RETRYING).fetchone()
     oldest = connection.execute(OLDEST).fetchone()[0]
     state = dict(connection.execute(STATE).fetchall())
+    due = max(0, pending - in_flight - retrying)
+    lane = _lane(state, now, enabled=enabled)
+    window = _batch_window(state) if sync_mode == "batch" else None
     return {
         "pending": pending,
-        "due": max(0, pending - in_flight - retrying),
+        "due": due,
         "in_flight": in_flight,
         "retrying": retrying,
         "dead": dead,
         "delivered": delivered,
         "oldest_pending_seconds": max(0.0, (now - from_text(oldest)).total_seconds()) if oldest else None,
-        "next_attempt_at": connection.execute(NEXT_ATTEMPT).fetchone()[0],
+        "next_attempt_at": _next_attempt(retry_at, due, lane, window),
         "heartbeat_at": state.get("heartbeat"),
         "warnings": _warnings(state),
-        "lane": _lane(state, now, enabled=enabled),
+        "lane": lane,
         "pause": json.loads(state.get(pause.KEY, "null")),
         "limits": _limits(state),
-        "window": _batch_window(state) if sync_mode == "batch" else None,
+        "window": window,
         "imports": _dicts(connection.execute(IMPORTS)),
         "notifications": dict(
             zip(("pending", "dead"), connection.execute(UNDELIVERED).fetchone(), strict=True)
@@ -201,6 +197,17 @@ def _lane(state: Mapping[str, str], now: datetime, *, enabled: bool) -> dict[str
     if lane["state"] == "waiting" and lane["until"] is not None and from_text(lane["until"]) <= now:
         return {"state": "running", "reason": None, "until": None}
     return {name: lane.get(name) for name in ("state", "reason", "until")}
+
+
+def _next_attempt(
+    retry_at: str | None, due: int, lane: Mapping[str, Any], window: Mapping[str, Any] | None
+) -> str | None:
+    if lane["state"] in ("paused", "disabled"):
+        return None
+    waits = [retry_at, window["next_at"] if due and window and not window["is_open"] else None]
+    at: str | None = min(filter(None, waits), default=None)
+    until: str | None = lane["until"]
+    return max(at or "", until) if until and (at or due) else at
 
 
 def _window(connection: sqlite3.Connection, since: datetime) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A text file that readers see whole: as it was, or as it is now. It knows nothing of what it says."""
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 
@@ -15,28 +15,45 @@ MODE = 0o644
 
 
 def write(path: Path, text: str, *, needed: Iterable[Path]) -> None:
-    """Put `text` in place of the file at `path`, unless that is one of those `needed`. Raises RightsError.
+    """Put `text` in place of the file at `path`, unless that is one of those `needed`. Raises RightsError."""
+    with _beside(path, needed) as (made, target), open(made, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fchmod(file.fileno(), MODE)
+        os.replace(made, target)
 
-    The new file is made beside the old one, so that a rename can replace it, and under a name that
-    node_exporter, which reads *.prom, passes over.
+
+def check(path: Path, *, needed: Iterable[Path]) -> None:
+    """Raises RightsError where `write` would."""
+    with _beside(path, needed):
+        pass
+
+
+@contextmanager
+def _beside(path: Path, needed: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """A new file and the one that it may replace; what was not given another name is gone afterwards.
+
+    It is made beside that one, so that a rename can replace it, and under a name that node_exporter, which
+    reads *.prom, passes over.
     """
     if place.is_among(path, needed):
         raise RightsError(f"{path} would be overwritten, and is needed", hint="name another file")
+    target = place.target(path)
+    if target is None:
+        raise RightsError(f"{path} is no file", hint="name another, or one that is not there yet")
     try:
-        descriptor, beside = mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, made = mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(descriptor)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(descriptor, MODE)
-            os.replace(beside, path)
-        except BaseException:
+            yield Path(made), target
+        finally:
             with suppress(OSError):
-                os.unlink(beside)
-            raise
+                os.unlink(made)
     except OSError as error:
         raise RightsError(
             f"{path} cannot be written: {error.strerror}",
-            hint=f"create {path.parent}, let this user write there, and name it in systemd's ReadWritePaths=",
+            hint=f"create {target.parent}, let this user write there, and name it in systemd's "
+            "ReadWritePaths=",
         ) from error
 
 

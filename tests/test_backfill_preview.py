@@ -58,7 +58,7 @@ def preview(operate: Operate, *customers: Any, options: Sequence[str] = ()) -> d
 
 def counts(facts: dict[str, Any]) -> dict[str, int]:
     """What is counted and not 0."""
-    kinds = ("created", "changed", "left_alone", "repeated", "refused")
+    kinds = ("created", "changed", "left_alone", "repeated", "would_die", "refused")
     return {kind: facts[kind] for kind in kinds if facts[kind]}
 
 
@@ -177,8 +177,18 @@ def test_refused_rows_are_told_with_their_lines(operate: Operate) -> None:
     assert result.stderr.splitlines() == [
         "refused: customers.jsonl, line 3: the email address is not valid; correct it in the shop",
         'refused: customers.jsonl, line 4: it is not a JSON object such as {"id": …, "email": …}',
-        "refused: customers.jsonl, line 2: no address is known for customer custom:8",
+        "would die: customers.jsonl, line 2: no address is known for customer custom:8",
     ]
+
+
+def test_a_dry_run_refuses_what_the_run_does_and_tells_what_dies_apart(shop: Shop, operate: Operate) -> None:
+    customers = [MARA, {"id": 8, "firstName": "Nobody"}, {"id": 9, "email": "no-address"}, 5]
+    assert counts(preview(operate, *customers)) == {"created": 1, "would_die": 1, "refused": 2}
+    written = json.loads(operate(customers, "--json").stdout)
+    assert (written["written"], written["refused"]) == (2, 2)
+    shop.drain()
+    assert shop.status()["dead"] == 1
+    assert "no address is known" in shop.event(2)["last_error"]
 
 
 def test_what_is_written_already_is_told_as_such(operate: Operate) -> None:
@@ -247,8 +257,8 @@ def test_people_see_tables(shop: Shop, operate: Operate) -> None:
     shop.sent("created", **MARA)
     customers = [MARA, TOM, {**MARA, "phone": "12", "firstName": "Maria", "updatedAt": AT}]
     lines = operate(customers, "--dry-run").stdout.splitlines()
-    assert lines[0].split() == ["file", "created", "changed", "left", "alone", "repeated", "refused"]
-    assert lines[1].split() == ["customers.jsonl", "1", "1", "1", "0", "0"]
+    assert " ".join(lines[0].split()) == "file created changed left alone repeated would die refused"
+    assert lines[1].split() == ["customers.jsonl", "1", "1", "1", "0", "0", "0"]
     assert [line.split()[:4] for line in lines[2:]] == [
         ["attributes", "1", "FIRSTNAME"],
         ["reasons", "1", "unchanged:", "Brevo"],

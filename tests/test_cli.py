@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from outboxd import cli
+from outboxd.brevo.sandbox import Fault
 from outboxd.errors import OutboxdError
 from tests.shop import KEY, MakeShop, Shop
 
@@ -23,14 +28,17 @@ def operate(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *arguments: run(shop, tmp_path, *arguments)
 
 
-def run(shop: Shop, directory: Path, *arguments: str, **sync: Any) -> Result:
+def run(shop: Shop, directory: Path, *arguments: str, answer: str = "", **sync: Any) -> Result:
     path = directory / "config.yaml"
     skill = {"customer-sync": sync}
     path.write_text(
         json.dumps({"database": str(shop.path), "brevo": {"base_url": shop.sandbox.url}, "skills": skill})
     )
     return CliRunner().invoke(
-        cli.group, [arguments[0], "--config", str(path), *arguments[1:]], standalone_mode=False
+        cli.group,
+        [arguments[0], "--config", str(path), *arguments[1:]],
+        input=answer,
+        standalone_mode=False,
     )
 
 
@@ -72,14 +80,45 @@ def test_status_tells_people_the_depth_first(shop: Shop, operate: Any) -> None:
 
 
 def test_a_retrying_event_is_told_with_its_next_attempt(shop: Shop, operate: Any) -> None:
-    from outboxd.brevo.sandbox import Fault
-
     shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
     shop.sent("created", id=1, email="mara@example.com")
     facts = json.loads(operate("status", "--json").output)
     assert (facts["pending"], facts["retrying"], facts["due"]) == (1, 1, 0)
     assert facts["next_attempt_at"] > shop.event(1)["created_at"]
     assert facts["windows"]["hour"]["error_rate"] == 1.0
+
+
+def test_what_is_in_flight_or_goes_at_once_has_no_next_attempt(make_shop: MakeShop) -> None:
+    """Neither the end of a lease is one, nor the moment at which an event was written."""
+    shop = make_shop({"latency": timedelta(seconds=0.5)})
+    event_id = shop.enqueue("created", id=1, email="mara@example.com")
+    assert shop.status()["next_attempt_at"] is None
+    shop.relay.step()
+    told = shop.status()
+    assert (told["in_flight"], told["next_attempt_at"]) == (1, None)
+    shop.settle()
+    assert shop.event(event_id)["status"] == "delivered"
+
+
+def test_nothing_is_attempted_before_the_lane_goes_on(shop: Shop, operate: Any) -> None:
+    shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
+    retried = shop.sent("created", id=1, email="mara@example.com")["next_attempt_at"]
+    assert shop.status()["next_attempt_at"] == retried
+    shop.sandbox.faults.add(Fault(status=429, headers={"x-sib-ratelimit-reset": "600"}, times=1))
+    shop.sent("created", id=2, email="tom@example.com")
+    told = shop.status()
+    assert told["lane"]["state"] == "waiting"
+    assert told["next_attempt_at"] == told["lane"]["until"] > retried
+    assert re.search(r"next attempt +in (9 min|10 min)", operate("status").output)
+    operate("pause")
+    assert shop.status()["next_attempt_at"] is None
+
+
+def test_a_retry_that_nobody_makes_is_told_as_due(shop: Shop, operate: Any) -> None:
+    shop.sandbox.faults.add(Fault(status=503, path="/contacts", times=1))
+    shop.clock.ahead = timedelta(hours=-1)
+    shop.sent("created", id=1, email="mara@example.com")
+    assert re.search(r"next attempt +due 59 min \d+ s ago", operate("status").output)
 
 
 def test_a_disabled_sync_says_so(shop: Shop, tmp_path: Path) -> None:
@@ -116,6 +155,42 @@ def test_events_lists_by_status_and_page(shop: Shop, operate: Any) -> None:
     assert "no address is known" in operate("events", "--dead").output
 
 
+def test_events_are_of_one_status_or_of_all(operate: Any) -> None:
+    both = operate("events", "--dead", "--pending").exception
+    assert isinstance(both, click.UsageError)
+    assert str(both) == "say either --dead or --pending"
+
+
+@pytest.mark.parametrize("option", ["--source shopify", "--event customer_updated"])
+def test_what_is_said_of_a_file_is_refused_of_an_event(shop: Shop, operate: Any, option: str) -> None:
+    shop.enqueue("created", id=1, email="mara@example.com")
+    refused = operate("explain", "1", "--offline", *option.split()).exception
+    assert isinstance(refused, click.UsageError)
+    assert "are of a file" in str(refused)
+
+
+def test_a_key_that_cannot_be_sent_is_told_with_its_mend(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", "xkeysib-ä")
+    output = run(shop, tmp_path, "check").output
+    assert "must be one word of plain letters (xkeysib-…)\n      mend it: export BREVO_API_KEY=" in output
+
+
+def test_one_is_told_of_in_the_singular(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com", phone="12345")
+    shop.sent("updated", id=9, firstName="Nobody")
+    assert "(1 time)" in operate("status").output
+    assert "(1 time, last at" in operate("check").output
+    assert operate("retry", "2").output == "1 dead letter to be delivered again\n"
+    assert "1 customer compared with 1 contact in Brevo" in operate("verify").output
+
+
+def test_where_nothing_differs_no_table_is_begun(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com")
+    assert operate("verify").stdout == "1 customer compared with 1 contact in Brevo\nall agrees\n"
+
+
 def test_a_next_attempt_is_told_only_of_what_has_one(shop: Shop, operate: Any) -> None:
     """A finished event keeps the time to which it was leased, and that means nothing."""
     delivered = shop.sent("created", id=1, email="mara@example.com")["id"]
@@ -134,6 +209,16 @@ def test_show_tells_an_event_with_its_attempts_and_no_payload(shop: Shop, operat
     assert "mara" not in output
     assert "mara@example.com" in operate("show", "1", "--payload").output
     assert exit_code(operate("show", "7")) == 66
+
+
+def test_what_was_left_out_of_a_delivered_event_is_called_no_error(shop: Shop, operate: Any) -> None:
+    shop.sent("created", id=1, email="mara@example.com", phone="12345")
+    for command in ("events", "show 1", "explain 1 --offline"):
+        output = operate(*command.split()).output
+        assert "SMS left out" in output
+        assert not re.search("last.error", output)
+    assert re.search("^warning +SMS left out", operate("show", "1").output, re.MULTILINE)
+    assert re.search("^  warning +SMS left out", operate("explain", "1", "--offline").output, re.MULTILINE)
 
 
 def test_retry_brings_dead_letters_back(shop: Shop, operate: Any) -> None:
@@ -185,8 +270,6 @@ def test_check_names_what_is_wrong_and_what_mends_it(
 def test_check_tells_the_three_faults_of_a_key_apart(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outboxd.brevo.sandbox import Fault
-
     monkeypatch.delenv("BREVO_API_KEY", raising=False)
     told = [run(shop, tmp_path, "check").output]
     monkeypatch.setenv("BREVO_API_KEY", "xkeysib-wrong")
@@ -321,12 +404,77 @@ def test_attributes_stand_side_by_side_and_missing_ones_are_made_with_their_type
     assert exit_code(run(shop, tmp_path, "attributes", "--json", field_mapping=mapping)) == 0
 
 
-def test_attributes_are_not_made_unasked(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_attributes_are_not_made_unasked(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {"email": "email", "tier": "TIER", "totalSpent": "SPENT"}
+    asked = run(shop, tmp_path, "attributes", "--create", *more, field_mapping=mapping)
+    assert exit_code(asked) == 1
+    assert "Make in Brevo: TIER (text), SPENT (float)?" in asked.stderr
+    assert [call for call in shop.sandbox.calls if call.method == "POST"] == []
+
+
+def test_programs_are_told_which_attributes_were_made(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    mapping = {"email": "email", "firstName": "FIRSTNAME", "tier": "TIER"}
+    for is_new in (True, False):
+        made = run(shop, tmp_path, "attributes", "--create", "--yes", "--json", field_mapping=mapping)
+        assert exit_code(made) == 0
+        told = {row["attribute"]: (row["in_brevo"], row["made"]) for row in json.loads(made.output)}
+        assert told == {"FIRSTNAME": ("text", False), "TIER": ("text", is_new)}
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_that_brevo_has_all_attributes_is_said_if_it_has(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    monkeypatch.setenv("BREVO_API_KEY", KEY)
+    if not is_kept:
+        shop.sandbox.faults.add(Fault(status=201, path="/contacts/attributes/*", method="POST"))
+    mapping = {"email": "email", "tier": "TIER"}
+    made = run(shop, tmp_path, "attributes", "--create", "--yes", field_mapping=mapping)
+    assert exit_code(made) == (0 if is_kept else 1)
+    assert "made: TIER (text)" in made.output
+    assert ("Brevo has all of them now" in made.output) == is_kept
+    assert ("Brevo still lacks TIER" in made.output) != is_kept
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+@pytest.mark.parametrize("command", ["erase mara@example.com", "drop 1", "attributes --create"])
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_without_a_yes_nothing_is_done_and_that_is_said(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, more: list[str], answer: str
+) -> None:
+    """Whoever has it run by cron, or by a program, learns how to say so beforehand."""
     monkeypatch.setenv("BREVO_API_KEY", KEY)
     mapping = {"email": "email", "tier": "TIER"}
-    asked = run(shop, tmp_path, "attributes", "--create", field_mapping=mapping)
-    assert "Make 1 attributes in Brevo?" in asked.output
-    assert exit_code(run(shop, tmp_path, "attributes", field_mapping=mapping)) == 1
+    shop.sent("updated", id=9, firstName="Nobody")
+    shop.sent("created", id=1, email="mara@example.com")
+    before = (shop.status()["dead"], len(shop.sandbox.contacts))
+    asked = run(shop, tmp_path, *command.split(), *more, field_mapping=mapping, answer=answer)
+    assert exit_code(asked) == 1
+    told = asked.exception
+    assert isinstance(told, OutboxdError)
+    assert (str(told), told.hint) == (
+        ("nothing was done", None) if answer else ("nothing was done: nobody answered", "say --yes")
+    )
+    assert asked.stderr.endswith("\n")
+    assert not more or asked.stdout == ""
+    assert (shop.status()["dead"], len(shop.sandbox.contacts)) == before
+
+
+def test_who_would_be_erased_is_said_before_it_is_asked(shop: Shop, operate: Any) -> None:
+    """Also where standard output is for a program."""
+    shop.sent("created", id=1, email="mara@example.com")
+    asked = operate("erase", "--json", "mara@example.com")
+    assert asked.stderr.startswith(
+        "customer custom:1, and their contact in Brevo\nevents of theirs: 1\nErase"
+    )
+    assert asked.stdout == ""
 
 
 def test_attributes_of_an_account_that_refuses_the_key_are_told_as_such(
@@ -358,3 +506,114 @@ def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "ller.db" in done.stdout
+
+
+def outboxd_with(closed: Sequence[int], directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `outboxd` as a process that was started without some of its three streams."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", *arguments, "--config", str(directory / "config.yaml")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=close,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BREVO_API_KEY": KEY},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [
+        ("enqueue", [0], 65),
+        ("explain -", [0], 65),
+        ("backfill -", [0], 0),
+        ("backfill --dry-run -", [0], 0),
+        ("erase -", [0], 66),
+        ("erase mara@example.com", [0], 1),
+        ("status", [1], 0),
+        ("check", [2], 0),
+        ("events", [0, 1, 2], 0),
+    ],
+)
+def test_a_stream_that_is_closed_is_one_without_an_end_or_a_beginning(
+    shop: Shop, operate: Any, tmp_path: Path, arguments: str, closed: Sequence[int], code: int
+) -> None:
+    """Input is empty, and what is said goes nowhere; nothing that is opened meanwhile takes its number."""
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")  # writes the configuration
+    done = outboxd_with(closed, tmp_path, *arguments.split())
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+
+
+def test_ids_that_nobody_can_be_told_are_no_reason_to_write_again(
+    shop: Shop, operate: Any, tmp_path: Path
+) -> None:
+    operate("status")
+    event = ("enqueue", "--event", "customer_created", "--data", '{"id": 1}')
+    done = outboxd_with((1,), tmp_path, *event)
+    assert done.returncode == 74
+    assert done.stderr == (
+        "outboxd: the event is written, but its id cannot be printed\n"
+        "hint: do not write it again; mend standard output\n"
+    )
+    assert shop.status()["pending"] == 1
+
+
+@pytest.mark.parametrize("command", ["show 1", "events", "status", "--help"])
+def test_a_reader_who_goes_early_is_told_alike_by_every_command(
+    shop: Shop, operate: Any, tmp_path: Path, command: str
+) -> None:
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as gone:
+        done = outboxd_to(gone, tmp_path, command)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["show 1", "events", "pause"])
+def test_what_cannot_be_printed_ends_with_its_reason(
+    shop: Shop, operate: Any, tmp_path: Path, command: str
+) -> None:
+    """And with the hint that it may be done: a pause holds, whether somebody read so or not."""
+    shop.enqueue("created", id=1, email="mara@example.com")
+    operate("status")
+    with open("/dev/full", "wb") as full:
+        done = outboxd_to(full, tmp_path, command)
+    assert done.returncode == 74
+    assert done.stderr == (
+        "outboxd: No space left on device\n"
+        "hint: what was to be done may be done all the same; see: outboxd status\n"
+    )
+    assert (shop.status()["lane"]["state"] == "paused") == (command == "pause")
+
+
+@pytest.mark.parametrize(("command", "code"), [("show 999999", 66), ("show", 2), ("erase -", 66)])
+def test_an_error_that_nobody_can_read_keeps_its_exit_code(
+    operate: Any, tmp_path: Path, command: str, code: int
+) -> None:
+    operate("status")
+    with open("/dev/full", "wb") as full:
+        done = outboxd_to(subprocess.DEVNULL, tmp_path, command, stderr=full)
+    assert done.returncode == code
+
+
+def outboxd_to(
+    stdout: Any, directory: Path, command: str, *, stderr: Any = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", *command.split()],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BREVO_API_KEY": KEY, "OUTBOXD_CONFIG": str(directory / "config.yaml")},
+    )

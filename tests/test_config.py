@@ -254,6 +254,10 @@ def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
         ),
         ("notifications: {secret: abc}", "notifications.secret: must be whsec_"),
         ("notifications: {events: [sync_complete]}", "did you mean sync_completed?"),
+        ("notifications: {events: [foo]}", "knows no foo; known are: sync_completed, "),
+        ("notifications: {events: [{a: 1}]}", "must be words out of these: sync_completed, "),
+        ('database: "\\ud800.db"', "database: must be a path on this host"),
+        ('database: "a\\0.db"', "database: must be a path on this host"),
     ],
 )
 def test_a_wrong_setting_is_told(text: str, told: str) -> None:
@@ -265,3 +269,10 @@ def test_blanks_round_a_value_are_none_of_it() -> None:
         "skills: {customer-sync: {source: ' shopify '}}\nbrevo: {base_url: ' https://example.com/v3 '}"
     )
     assert (told.source, told.brevo.base_url) == ("shopify", "https://example.com/v3")
+
+
+def test_a_mapping_of_thousands_of_fields_is_read_at_once() -> None:
+    """Each name is looked for among those before it, not compared with each of them."""
+    rules = {f"field{number}": f"F{number}" for number in range(9000)}
+    mapped = config.from_mapping({"skills": {"customer-sync": {"field_mapping": rules}}}, "test")
+    assert mapped.field_mapping == rules

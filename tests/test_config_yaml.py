@@ -50,7 +50,12 @@ def test_a_leading_zero_is_no_octal_number(written: str, value: int) -> None:
         ("a: &a [*a]", "not YAML"),
         ("a: &a {b: *a}", "not YAML"),
         ("<<: {database: x}", "<<: no such setting"),
-        ("? [a, b]\n: c", "no such setting"),
+        ("? [a, b]\n: c", "config.yaml:1: not YAML: a name that is no text; put it in quotes"),
+        (
+            "skills: {customer-sync: {field_mapping: {[0].city: CITY}}}",
+            "config.yaml:1: not YAML",
+        ),
+        ("a: " + "[" * 5000, "not YAML: nested too deeply"),
         ("brevo: {workers: !!int four}", "must be a whole number"),
         ("brevo: {timeout_seconds: !!float four}", "must be a number"),
         ("skills: {customer-sync: {enabled: !!bool maybe}}", "must be true or false"),

@@ -363,7 +363,10 @@ def test_what_would_be_a_dead_letter_is_told_with_its_reason(
 def test_an_event_that_is_not_there_is_told(make: MakeOperated) -> None:
     _, operate = make()
     assert exit_code(operate("explain", "99")) == 66
-    assert exit_code(operate("explain", str(2**63))) == 66  # more than SQLite can count
+    for number in (2**63, 10**25):  # more than SQLite can count
+        result = operate("explain", str(number))
+        assert exit_code(result) == 66
+        assert str(result.exception) == f"there is no event {number}"
 
 
 # Files
@@ -379,7 +382,8 @@ def test_a_file_is_explained_as_the_intake_would_take_it(make: MakeOperated, tmp
     file = tmp_path / "events.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
     first, second = told(operate("explain", str(file), "--json", "--reveal"))
-    assert (first["event"], second["event"], first["folded_with"]) == (2, 3, [3])
+    assert (first["event"], second["event"], first["folded_with"]) == ("item 1", "item 2", ["item 2"])
+    assert first["parts"][0]["events"] == ["item 1", "item 2"]
     assert first["parts"][0]["requests"][0]["body"] == {
         "attributes": {"FIRSTNAME": "Maria", "SMS": "+4915112345678"}
     }
@@ -401,7 +405,22 @@ def test_an_idempotency_key_that_was_written_before_comes_to_nothing(make: MakeO
     lines = [{"event": "customer_created", "data": MARA, "idempotency_key": key} for key in ("k", "l", "l")]
     facts = told(operate("explain", "-", "--json", input=json.dumps(lines)))
     assert [each["verdict"] for each in facts] == ["repeated", "delivered", "repeated"]
-    assert "event 1 has its idempotency_key" in operate("explain", "-", input=json.dumps(lines)).stdout
+    assert [each["event"] for each in facts] == ["item 1", "item 2", "item 3"]
+    text = operate("explain", "-", input=json.dumps(lines)).stdout
+    assert "event 1 has its idempotency_key" in text
+    assert [line for line in text.splitlines() if line.startswith("item")] == [
+        "item 1",
+        "item 2: customer_created, source custom",
+        "item 3",
+    ]
+
+
+def test_what_a_file_is_folded_with_has_its_own_id_if_it_is_written(make: MakeOperated) -> None:
+    shop, operate = make()
+    waiting = shop.enqueue("created", **MARA)
+    line = {"event": "customer_updated", "data": {"id": 1, "firstName": "Maria"}}
+    (facts,) = told(operate("explain", "-", "--json", input=json.dumps(line)))
+    assert (facts["event"], facts["folded_with"]) == ("item 1", [waiting])
 
 
 def test_a_file_without_events_is_refused_as_by_the_intake(make: MakeOperated) -> None:

@@ -262,7 +262,7 @@ def test_a_page_of_magentos_search_is_its_customers() -> None:
 LONG = "x" * 300_000
 
 REFUSED: dict[str, tuple[bytes, list[int], str]] = {
-    "too few cells": (b"id,email\n1\n2,x\n", [2], "it has 1 cells, and the header has 2"),
+    "too few cells": (b"id,email\n1\n2,x\n", [2], "it has 1 cell, and the header has 2"),
     "too many cells": (b"id,email\n1,x,y\n2,x\n", [2], "it has 3 cells"),
     "Latin-1": ("id,firstName\n1,Jürgen\n2,x\n".encode("latin-1"), [2], "not UTF-8"),
     "a Latin-1 header": ("id,größe\n1,x\n".encode("latin-1"), [1], "not UTF-8"),

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outboxd import cli
+from outboxd.brevo.sandbox import Fault
 from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, MakeShop, Shop
@@ -53,6 +54,18 @@ def test_the_last_window_is_shown_with_its_result(shop: Shop) -> None:
     assert (told["delivered"], told["dead"], told["calls"]) == (3, 1, 3)
     assert told["next_at"].endswith("-01-01T00:00:00.000Z")
     assert "(drain): 3 delivered, 1 dead, 3 calls" in run(shop, "status").output
+
+
+def test_what_waits_for_a_window_is_attempted_when_that_opens(shop: Shop) -> None:
+    shop.sent("created", id=1, email="ann@example.com")
+    assert shop.status()["next_attempt_at"] is None
+    shop.enqueue("updated", id=1, firstName="Ann")
+    assert shop.status()["next_attempt_at"] == window(shop)["next_at"]
+    shop.sandbox.faults.add(Fault(status=503, times=1))
+    shop.drain()
+    shop.enqueue("created", id=2, email="tom@example.com")
+    told = shop.status()
+    assert told["next_attempt_at"] == shop.event(2)["next_attempt_at"] < told["window"]["next_at"]
 
 
 def test_flush_says_so_where_nothing_waits_for_windows(shop: Shop) -> None:

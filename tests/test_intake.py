@@ -282,3 +282,9 @@ def test_the_intake_loads_the_standard_library_alone(module: str) -> None:
     loaded = {name.partition(".")[0] for name in set(told.stdout.split()) - set(bare.stdout.split())}
     assert loaded - sys.stdlib_module_names == {"outboxd"}
     assert not loaded & {"typing", "pathlib", "urllib", "logging", "dataclasses", "asyncio"}
+
+
+@pytest.mark.parametrize("path", ["\ud800.db", "a\0.db"])
+def test_what_is_no_path_holds_no_outbox(path: str) -> None:
+    with pytest.raises(NoOutboxError, match="is no path"):
+        outboxd.enqueue("customer_created", {"id": 1}, db=path)

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -226,6 +227,33 @@ def test_help_names_every_option_and_needs_no_outbox(tmp_path: Path) -> None:
     assert ran.returncode == 0
     for option in ("--event", "--data", "--source", "--occurred-at", "--idempotency-key", "--skip-invalid"):
         assert option in ran.stdout
+
+
+@pytest.mark.parametrize(("closed", "code", "told"), [(0, 0, "1\n"), (1, 74, ""), (2, 0, "1\n")])
+def test_a_shop_may_start_it_without_one_of_its_streams(db: Path, closed: int, code: int, told: str) -> None:
+    ran = subprocess.run(
+        [INTAKE, "--db", str(db), "--event", "customer_created", "--data", '{"id": 5}'],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=lambda: os.close(closed),
+        text=True,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (code, told), ran.stderr
+    assert ("do not write it again" in ran.stderr) == (closed == 1)
+    assert len(stored(db)) == 1
+
+
+def test_what_is_left_out_is_not_said_among_the_ids(db: Path) -> None:
+    """Where standard error is closed it is said nowhere."""
+    ran = subprocess.run(
+        [INTAKE, "--db", str(db), "--skip-invalid"],
+        input=f"{GOOD % 1}\n{{\n".encode(),
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.close(2),
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (65, b"1\n")
 
 
 def test_several_producers_at_once_each_get_their_turn(db: Path) -> None:

@@ -277,7 +277,7 @@ def test_the_dead_ones_are_dropped_and_no_others(shop: Shop, receiver: Receiver,
     config = tmp_path / "config.yaml"
     config.write_text(f"database: {shop.path}")
     ran = CliRunner().invoke(cli.group, ["notifications", "--drop", "--json", "--config", str(config)])
-    assert "1 notifications are dropped" in ran.stderr
+    assert "1 notification dropped" in ran.stderr
     assert [each["status"] for each in json.loads(ran.stdout)] == ["pending"]
     both = CliRunner().invoke(cli.group, ["notifications", "--drop", "--retry", "--config", str(config)])
     assert both.exit_code == 2

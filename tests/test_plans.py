@@ -71,7 +71,6 @@ PLANS = {
     "OLDEST": (report.OLDEST, {"outbox_fresh", "outbox_due", "outbox_tried"}),
     "IN_FLIGHT": (report.IN_FLIGHT, {"outbox_tried"}),
     "RETRYING": (report.RETRYING, {"outbox_tried"}),
-    "NEXT_ATTEMPT": (report.NEXT_ATTEMPT, {"outbox_due"}),
     "DEPTH": (report.DEPTH, set()),
     "NOTICE_DUE": (notifications.DUE, {"notifications_due"}),
     "NOTICE_NEXT_DUE": (notifications.NEXT_DUE, {"notifications_due"}),

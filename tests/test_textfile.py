@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,72 @@ def test_whoever_reads_while_it_is_written_sees_the_old_one_or_the_new_one(tmp_p
 
 
 def test_what_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "outboxd.prom").mkdir()
-    with pytest.raises(RightsError, match="cannot be written") as caught:
-        textfile.write(tmp_path / "outboxd.prom", "a 1\n", needed=[])
+    path = tmp_path / "outboxd.prom"
+    textfile.write(path, "a 1\n", needed=[])
+    with pytest.raises(UnicodeEncodeError):
+        textfile.write(path, "a \ud800\n", needed=[])
+    assert path.read_text() == "a 1\n"
+    with pytest.raises(RightsError, match="cannot be written: No such file") as caught:
+        textfile.write(tmp_path / "missing" / "outboxd.prom", "a 1\n", needed=[])
     assert "ReadWritePaths" in (caught.value.hint or "")
     assert [each.name for each in tmp_path.iterdir()] == ["outboxd.prom"]
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_replaced_by_one(
+    tmp_path: Path, make: Callable[[Path], None], is_linked: bool
+) -> None:
+    """A rename would put a file in the place of a device, for everybody on the host."""
+    named = tmp_path / "outboxd.prom"
+    made = tmp_path / "made" if is_linked else named
+    make(made)
+    if is_linked:
+        named.symlink_to(made)
+    before = sorted(tmp_path.iterdir())
+    kind = stat.S_IFMT(made.stat().st_mode)
+    for refuse in (partial(textfile.write, named, "a 1\n"), partial(textfile.check, named)):
+        with pytest.raises(RightsError, match="is no file"):
+            refuse(needed=[])
+    assert stat.S_IFMT(made.stat().st_mode) == kind
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_through_a_link_the_file_is_written_that_it_leads_to(tmp_path: Path, is_there: bool) -> None:
+    (tmp_path / "far").mkdir()
+    far, link = tmp_path / "far" / "outboxd.prom", tmp_path / "link"
+    if is_there:
+        far.write_text("old")
+    link.symlink_to(far)
+    textfile.write(link, "a 1\n", needed=[])
+    assert (far.read_text(), link.is_symlink()) == ("a 1\n", True)
+    assert [each.name for each in (tmp_path / "far").iterdir()] == ["outboxd.prom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("outbox.db", "would be overwritten, and is needed"),
+        ("outbox.db-wal", "would be overwritten, and is needed"),
+        ("config.yaml", "would be overwritten, and is needed"),
+        ("pipe", "is no file"),
+        (".", "is no file"),
+        ("missing/outboxd.prom", "cannot be written: No such file or directory"),
+        ("outboxd.prom", None),
+    ],
+)
+def test_check_tells_whether_it_can_be_written_and_writes_nothing(
+    tmp_path: Path, db: Path, capsys: pytest.CaptureFixture[str], name: str, told: str | None
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / name
+    config = write_config(tmp_path / "config.yaml", "http://127.0.0.1:9", metrics={"textfile": str(path)})
+    assert cli.main(["check", "--offline", "--config", str(config)]) == (1 if told else 0)
+    output = capsys.readouterr().out
+    assert f"FAIL  metrics: {path} {told}" in output if told else f"ok    metrics: {path}" in output
+    assert list(tmp_path.glob("*.prom*")) == []
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_failure_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

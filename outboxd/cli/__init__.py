@@ -5,13 +5,14 @@ for what `run` needs. Data goes to stdout, talk to stderr. Only here do errors b
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
 
 import click
 
-from outboxd import __version__
+from outboxd import __version__, streams
 from outboxd.errors import EX_IO, OutboxdError
 
 COMMANDS = {
@@ -44,11 +45,14 @@ COMMANDS = {
 }
 """Each command, and the module here that holds it."""
 
+GONE = 128 + 13
+"""The exit code of those who write to nobody, as shells have it."""
+
 EPILOG = """\b
 Exit codes: 0 all is well; 1 not all of it; 2 or 64 wrong usage; 65 bad events; 66 no such outbox,
 file or event; 69 Brevo is out of reach; 74 the database cannot be used; 75 try again later (another
-process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration.
-`status` with thresholds has those of Nagios."""
+process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration;
+130 broken off; 141 whoever read the output is gone. `status` with thresholds has those of Nagios."""
 
 
 class Commands(click.Group):
@@ -86,6 +90,7 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `outboxd`; its exit code."""
+    streams.fill()
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be text, nor terminals speak UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -96,21 +101,26 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except BrokenPipeError:
-        return 141
+    except SystemExit as stop:  # click says 1 where whoever read has gone
+        return GONE if stop.code == 1 else int(stop.code or 0)
     except OSError as error:
-        click.echo(f"outboxd: {error.strerror or type(error).__name__}", err=True)
+        told = error.strerror or type(error).__name__
+        tell(OutboxdError(told, hint="what was to be done may be done all the same; see: outboxd status"))
         return EX_IO
+    finally:
+        streams.end()
     return result if isinstance(result, int) else 0
 
 
 def tell(error: OutboxdError) -> None:
-    """An error as text: what, where, and how to mend it."""
-    for told in str(error).splitlines() or [type(error).__name__]:
-        click.echo(f"outboxd: {told}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+    """An error as text: what, where, and how to mend it; where that cannot be told the exit code does."""
+    with suppress(OSError):
+        for told in str(error).splitlines() or [type(error).__name__]:
+            click.echo(f"outboxd: {told}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)

@@ -10,6 +10,7 @@ import click
 from outboxd import app, config
 from outboxd.brevo import answers, catalogue
 from outboxd.brevo.client import Brevo
+from outboxd.cli.consent import ask
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.table import print_table
 from outboxd.errors import BrevoError
@@ -33,26 +34,34 @@ def attributes(config_path: Path, as_json: bool, create: bool, yes: bool) -> int
       outboxd attributes
       outboxd attributes --create
 
-    Exit codes: 0 Brevo has all of them; 1 some are missing; 69 Brevo is out of reach or refuses the key.
+    Exit codes: 0 Brevo has all of them; 1 some are missing, or the answer was no; 69 Brevo is out of reach
+    or refuses the key.
     """
     settings = config.read(config_path)
     account = app.brevo(settings, config.api_key(settings.brevo, os.environ))
     rows = _side_by_side(settings.field_mapping, _known(account))
-    missing = [row for row in rows if row["in_brevo"] is None]
     if not as_json:
         print_table(("field", "attribute", "in_brevo", "to_be_made"), rows)
-    if create and missing:
-        if not yes and not as_json:
-            click.confirm(f"Make {len(missing)} attributes in Brevo?", abort=True, err=True)
-        for row in missing:
-            _make(account, Attribute(row["attribute"], row["to_be_made"]))
+    wanted = [Attribute(row["attribute"], row["to_be_made"]) for row in _missing(rows)] if create else []
+    if wanted:
+        named = ", ".join(f"{each.name} ({each.type})" for each in wanted)
+        if not yes:
+            ask(f"Make in Brevo: {named}?")
+        for each in wanted:
+            _make(account, each)
         rows = _side_by_side(settings.field_mapping, _known(account))
-        missing = [row for row in rows if row["in_brevo"] is None]
         if not as_json:
-            click.echo("made: Brevo has all of them now")
+            left = ", ".join(row["attribute"] for row in _missing(rows))
+            click.echo(f"made: {named}")
+            click.echo(f"Brevo still lacks {left}" if left else "Brevo has all of them now")
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    return 1 if missing else 0
+        made = {each.name for each in wanted}
+        click.echo(json.dumps([{**row, "made": row["attribute"] in made} for row in rows], indent=2))
+    return 1 if _missing(rows) else 0
+
+
+def _missing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["in_brevo"] is None]
 
 
 def _side_by_side(rules: Any, known: dict[str, Attribute]) -> list[dict[str, Any]]:

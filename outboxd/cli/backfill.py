@@ -90,7 +90,8 @@ def backfill(
 
     A FILE is CSV with a header, JSON lines, or JSON as the shop's API answers it; `-` is standard input.
     The rows go to Brevo behind whatever happens in the shop meanwhile, and never replace newer news. The
-    same command again writes only what is missing, so it may be broken off.
+    same command again writes only what is missing, so it may be broken off. --dry-run also tells which rows
+    would be written and die, because nobody knows an address of that customer.
 
     \b
     Examples:
@@ -98,8 +99,9 @@ def backfill(
       outboxd backfill customers.csv
       outboxd backfill --source magento --refused refused.jsonl page-1.json page-2.json
 
-    Exit codes: 0 all rows are written; 65 some are refused, the others are written; 66 no such outbox or
-    file; 74 the database, or the list of refused rows, cannot be written; 130 broken off.
+    Exit codes: 0 all rows are written; 65 some are refused, the others are written, or (--dry-run) some would
+    die; 66 no such outbox or file; 74 the database, or the list of refused rows, cannot be written; 130
+    broken off.
     """
     from outboxd import app
     from outboxd.backfill import Writer, pour
@@ -142,18 +144,17 @@ def backfill(
     if is_broken_off:
         _tell_how_to_go_on(now if "-" in files and as_of is None else None, is_written=not dry_run)
         return INTERRUPTED
-    return EX_DATA if tally.refused else 0
+    return EX_DATA if tally.told else 0
 
 
 @contextmanager
 def _emptied(path: Path, needed: Iterable[Path]) -> Iterator[Callable[[str], object]]:
     """The file at `path`, written anew, unless it is one of those that are `needed`; what takes its lines."""
-    try:
-        if place.is_among(path, needed):
-            raise OSError(0, "would be overwritten, and is needed; name another file")
+    if place.is_among(path, needed):
+        told = f"{path} would be overwritten, and is needed; name another file"
+        raise click.BadParameter(told, param_hint="--refused")
+    with _named(path):
         file = path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--refused") from error
 
     def take(line: str) -> None:
         with _named(path):

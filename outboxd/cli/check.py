@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import click
 
-from outboxd import app, clock, config, database, place, report
+from outboxd import app, clock, config, database, place, report, textfile
 from outboxd.brevo import answers, catalogue
 from outboxd.brevo.answers import Answer
 from outboxd.brevo.client import Brevo
 from outboxd.cli import host, refusal
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
 from outboxd.errors import ConfigError, OutboxdError
@@ -40,7 +41,8 @@ class Finding(NamedTuple):
 @json_option
 @click.option("--offline", is_flag=True, help="Do not call Brevo.")
 def check(config_path: Path, as_json: bool, offline: bool) -> int:
-    """Check the configuration, the place and rights of the outbox, the secrets, and the mapping.
+    """Check the configuration, the place and rights of the outbox and of the metrics' file, the secrets, the
+    mapping, and what Brevo has of it.
 
     \b
     Example:
@@ -75,12 +77,13 @@ def _findings(config_path: Path, *, offline: bool) -> Iterator[Finding]:
     yield from _place(settings)
     yield from _database(settings)
     yield from _webhook(settings)
+    yield from _textfile(settings, config_path)
     if offline:
         return
     try:
         key = config.api_key(settings.brevo, os.environ)
     except OutboxdError as error:
-        yield Finding("API key", False, str(error), error.hint)
+        yield Finding("API key", False, str(error), error.hint or config.storing(settings.brevo))
         return
     yield from _account(settings, app.brevo(settings, key))
 
@@ -120,7 +123,7 @@ def _database(settings: Config) -> Iterator[Finding]:
     if (trouble := host.facts(settings.database)["trouble"]) is not None:
         yield Finding("daemon", False, f"{trouble['reason']} (since {trouble['since']})", trouble["hint"])
     for warning in facts["warnings"]:
-        told = f"{warning['warning']} ({warning['count']} times, last at {warning['last_at']})"
+        told = f"{warning['warning']} ({counted(warning['count'], 'time')}, last at {warning['last_at']})"
         yield Finding("warning", True, told, is_warning=True)
 
 
@@ -137,6 +140,17 @@ def _webhook(settings: Config) -> Iterator[Finding]:
         yield Finding("webhook", True, told, "set notifications.secret_env", is_warning=True)
     else:
         yield Finding("webhook", True, "what is posted is signed")
+
+
+def _textfile(settings: Config, config_path: Path) -> Iterator[Finding]:
+    if (path := settings.metrics.textfile) is None:
+        return
+    try:
+        textfile.check(path, needed=[config_path, *place.files(settings.database)])
+    except OutboxdError as error:
+        yield Finding("metrics", False, str(error), error.hint)
+    else:
+        yield Finding("metrics", True, f"{path} can be written")
 
 
 def _account(settings: Config, account: Brevo) -> Iterator[Finding]:

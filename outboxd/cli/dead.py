@@ -10,6 +10,8 @@ import click
 
 from outboxd import app, clock, config, database, report
 from outboxd.causes import Group, Letter, group_id, grouped
+from outboxd.cli.consent import ask
+from outboxd.cli.figures import counted
 from outboxd.cli.operator import operator
 from outboxd.cli.options import EVENT_ID, config_option, json_option
 from outboxd.cli.table import print_table
@@ -116,9 +118,8 @@ def drop(
     if dry_run:
         _preview("would be dropped", chosen, left, as_json=as_json)
         return 1 if left else 0
-    if chosen and not yes and not click.confirm(f"Drop {_counted(chosen)} for good?", err=True):
-        click.echo("nothing is dropped", err=True)
-        return 1
+    if chosen and not yes:
+        ask(f"Drop {counted(len(chosen), 'dead letter')} for good?")
     wanted = [letter[0] for letter in chosen]
     with closing(app.outbox(settings)) as outbox:
         dropped = outbox.drop(wanted, operator(), clock.wall())
@@ -155,7 +156,7 @@ def _preview(what: str, chosen: Sequence[Letter], left: Sequence[int], *, as_jso
         ids = [letter[0] for letter in chosen]
         click.echo(json.dumps({"dry_run": True, "events": ids, "not_dead": left, "groups": groups}))
         return
-    click.echo(f"{_counted(chosen)} {what}")
+    click.echo(f"{counted(len(chosen), 'dead letter')} {what}")
     if groups:
         print_table(("group", "count", "example", "cause"), groups)
     _tell_left(left)
@@ -165,8 +166,8 @@ def _told(what: str, done: Sequence[int], left: Sequence[int], *, as_json: bool)
     if as_json:
         click.echo(json.dumps({what: sorted(done), "not_dead": sorted(left)}))
     else:
-        told = {"retried": "wait for delivery again", "dropped": "are dropped"}[what]
-        click.echo(f"{len(done)} events {told}")
+        told = "to be delivered again" if what == "retried" else what
+        click.echo(f"{counted(len(done), 'dead letter')} {told}")
         _tell_left(left)
     return 1 if left else 0
 
@@ -185,7 +186,3 @@ def _facts(group: Group) -> dict[str, Any]:
         "example": group.event_ids[-1],
         "cause": group.cause,
     }
-
-
-def _counted(letters: Sequence[Letter]) -> str:
-    return f"{len(letters):,} dead letter{'' if len(letters) == 1 else 's'}"

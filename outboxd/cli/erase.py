@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from outboxd import app, config
+from outboxd.cli.consent import ask
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.erase import Erasure, Known
 
@@ -24,17 +26,19 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
     """Erase one person for good: the contact in Brevo, and all that is kept of them here.
 
     By an address they have or had, or by the shop's id (source:id if several shops have it); - reads it
-    from standard input, which leaves no trace in the shell's history. All of their events go, dead letters
-    among them. A hashed tombstone stays, so that late events do not bring them back; a new registration does.
-    Then the bytes of the file are searched for their addresses, phones and names. The daemon may run.
+    from standard input, so that neither `ps` nor the shell's history has it. All of their events go, dead
+    letters among them. A hashed tombstone stays, so that late events do not bring them back; a new
+    registration does. Then the bytes of the file are searched for their addresses, phones and names. The
+    daemon may run.
 
     \b
     Examples:
       outboxd erase --dry-run jane@example.com
       outboxd erase shopify:4711 --yes
 
-    Exit codes: 0 erased, and no trace is left; 1 some are: see what is said; 66 nobody has this id, or
-    several have; 75 not now: Brevo is out of reach, or another process delivers them just now.
+    Exit codes: 0 erased, and no trace is left; 1 some are: see what is said, or the answer was no; 66 nobody
+    has this id, or several have; 75 not now: Brevo is out of reach, or another process delivers them just
+    now.
     """
     settings = config.read(config_path)
     whom = sys.stdin.readline().strip() if whom == "-" else whom.strip()
@@ -42,14 +46,14 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
         raise click.UsageError("EMAIL|ID is not text; write it in UTF-8")
     with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:
         known = eraser.known(whom)
-        if not as_json:
-            _describe(known)
+        if dry_run and as_json:
+            click.echo(json.dumps(_plain(known)))
+        elif not (yes and as_json):
+            _describe(known, err=as_json)
         if dry_run:
-            if as_json:
-                click.echo(json.dumps(_plain(known)))
             return 0
         if not yes:
-            click.confirm("Erase for good?", abort=True, err=True)
+            ask("Erase for good?")
         erasure = eraser.erase(whom)
     if as_json:
         told = {each.name: getattr(erasure, each.name) for each in fields(erasure)}
@@ -64,23 +68,24 @@ def _plain(known: Known) -> Mapping[str, object]:
     return {"customers": customers, "events": known.events, "mentions": known.mentions}
 
 
-def _describe(known: Known) -> None:
+def _describe(known: Known, *, err: bool) -> None:
+    """Who it is, and what is theirs; to stderr where stdout is a program's."""
     if not known.persons:
-        click.echo("nobody here has this address; Brevo may know it from elsewhere")
+        click.echo("nobody here has this address; Brevo may know it from elsewhere", err=err)
     for each in known.persons:
-        click.echo(f"customer {each.customer_key}, and their contact in Brevo")
-    click.echo(f"events of theirs: {_ids(known.events)}")
+        click.echo(f"customer {each.customer_key}, and their contact in Brevo", err=err)
+    click.echo(f"events of theirs: {_ids(known.events)}", err=err)
     if known.mentions:
-        click.echo(f"events of other customers that mention them, and stay: {_ids(known.mentions)}")
+        click.echo(f"events of other customers that mention them, and stay: {_ids(known.mentions)}", err=err)
 
 
 def _tell(erasure: Erasure) -> None:
     for key, told in erasure.told.items():
         click.echo(f"customer {key}: in Brevo: {told}; here: a hashed tombstone is left")
-    click.echo(f"{erasure.events} events erased")
+    click.echo(f"{counted(erasure.events, 'event')} erased")
     if erasure.was_rewritten:
         click.echo("the file held traces of what had been deleted earlier, and was written anew")
-    found = f"found {erasure.left} times" if erasure.left else "none is left"
+    found = f"found {counted(erasure.left, 'time')}" if erasure.left else "none is left"
     click.echo(f"searched the file and its log, byte by byte, for {_kinds(erasure.searched)}: {found}")
     if erasure.shared:
         click.echo(f"not searched for, as other customers have the same: {_kinds(erasure.shared)}")

@@ -8,20 +8,20 @@ import click
 
 from outboxd import config, database, report
 from outboxd.cli.options import EVENT_ID, config_option, json_option
-from outboxd.cli.table import print_table
-from outboxd.errors import EX_NO_INPUT
+from outboxd.cli.table import print_record, print_table
+from outboxd.errors import NoOutboxError
 
 
 @click.command()
 @config_option
 @json_option
-@click.option("--pending", "only", flag_value="pending", help="Only those not finished.")
-@click.option("--delivered", "only", flag_value="delivered", help="Only those delivered.")
-@click.option("--dead", "only", flag_value="dead", help="Only dead letters, with their reasons.")
-@click.option("--dropped", "only", flag_value="dropped", help="Only dead letters that an operator dropped.")
+@click.option("--pending", is_flag=True, help="Only those not finished.")
+@click.option("--delivered", is_flag=True, help="Only those delivered.")
+@click.option("--dead", is_flag=True, help="Only dead letters, with their reasons.")
+@click.option("--dropped", is_flag=True, help="Only dead letters that an operator dropped.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
 @click.option("--before", type=EVENT_ID, help="Only events with a smaller id: the next page.")
-def events(config_path: Path, as_json: bool, only: str | None, limit: int, before: int | None) -> int:
+def events(config_path: Path, as_json: bool, limit: int, before: int | None, **only: bool) -> int:
     """List events, newest first.
 
     \b
@@ -31,14 +31,17 @@ def events(config_path: Path, as_json: bool, only: str | None, limit: int, befor
 
     Exit codes: 0 listed; 66 there is no outbox.
     """
+    wanted = [status for status, is_wanted in only.items() if is_wanted]
+    if len(wanted) > 1:
+        raise click.UsageError(f"say either --{' or --'.join(wanted)}")
     settings = config.read(config_path)
     with database.reading(settings.database) as connection:
-        found = report.events(connection, status=only, limit=limit, before=before)
+        found = report.events(connection, status=next(iter(wanted), None), limit=limit, before=before)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return 0
-    columns = ("id", "event", "status", "customer_key", "attempts", "created_at", "next", "last_error")
-    print_table(columns, [{**row, "next": _next(row)} for row in found])
+    columns = ("id", "event", "status", "customer_key", "attempts", "created_at", "next", "note")
+    print_table(columns, [{**row, "next": _next(row), "note": row["last_error"]} for row in found])
     return 0
 
 
@@ -60,21 +63,23 @@ def show(config_path: Path, as_json: bool, payload: bool, event_id: int) -> int:
     with database.reading(settings.database) as connection:
         found = report.event(connection, event_id, with_payload=payload)
     if found is None:
-        click.echo(f"outboxd: there is no event {event_id}", err=True)
-        return EX_NO_INPUT
+        raise NoOutboxError(f"there is no event {event_id}", hint="see: outboxd events")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return 0
     attempts = found.pop("attempts_made")
-    for name, value in found.items():
-        if value is not None:
-            click.echo(f"{name:<16}{value}")
+    print_record((_label(name, found), value) for name, value in found.items())
     if attempts:
         click.echo()
         print_table(
             ("number", "started_at", "verdict", "call", "http_status", "error_code", "detail"), attempts
         )
     return 0
+
+
+def _label(name: str, row: dict[str, Any]) -> str:
+    """What was healed or left out of a delivered event stands where its error would."""
+    return "warning" if name == "last_error" and row["status"] == "delivered" else name
 
 
 def _next(row: dict[str, Any]) -> str | None:

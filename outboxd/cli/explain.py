@@ -12,10 +12,14 @@ import click
 from outboxd import app, clock, config, database, intake, report
 from outboxd.cli.options import config_option, json_option
 from outboxd.config import Config
+from outboxd.errors import NoOutboxError
 from outboxd.explain import Explainer, Facts
 
 MOST = 100
 """Events of one file."""
+
+LONGEST = 18
+"""Digits of an event's id, as far as SQLite counts."""
 
 
 @click.command()
@@ -53,7 +57,11 @@ def explain(
     settings = config.read(config_path)
     explainer = _explainer(settings, is_revealed=reveal, is_offline=offline)
     now = clock.wall()
-    if target.isdecimal() and len(target) < 19:  # more is no event's id
+    if target.isdecimal():
+        if event or source:
+            raise click.UsageError("--event and --source are of a file; an event of the outbox has its own")
+        if len(target) > LONGEST:
+            raise NoOutboxError(f"there is no event {target}", hint="see: outboxd events")
         with database.reading(settings.database) as connection:
             database.check_revision(settings.database, database.revision(connection))
             stored = report.event(connection, int(target)) or {}
@@ -94,11 +102,13 @@ def _stored(row: dict[str, Any]) -> Facts:
 def _tree(facts: Facts) -> Iterator[str]:
     """The facts of one event for people, indented by what belongs to what."""
     named = f": {facts['name']}, source {facts['source']}" if facts["name"] else ""
-    yield f"event {facts['event'] or 'of the file'}{named}"
-    if "status" in facts:
+    is_stored = "status" in facts
+    yield f"{'event ' if is_stored else ''}{facts['event']}{named}"
+    if is_stored:
         yield from _line(2, "stands", f"{facts['status']}, attempts {facts['attempts']}")
         yield from _line(2, "next try", facts["next_attempt_at"] if facts["status"] == "pending" else None)
-        yield from _line(2, "last error", facts["last_error"])
+        label = "warning" if facts["status"] == "delivered" else "last error"
+        yield from _line(2, label, facts["last_error"])
     yield from _line(2, "admitted as", facts["customer"])
     yield from _line(2, "would be", facts["verdict"])
     yield from _line(2, "why", facts["why"])

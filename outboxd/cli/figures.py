@@ -11,6 +11,11 @@ PLAIN = "_.:-=+*#"
 """Bars for a terminal that knows ASCII alone."""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def ago(seconds: float | None) -> str:
     """A duration in the two largest units that say something."""
     if seconds is None:

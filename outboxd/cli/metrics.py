@@ -15,7 +15,7 @@ from outboxd.cli.options import config_option
     "--textfile",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write them there, whole at once, instead of to stdout.",
+    help="Write them to this file, whole at once, instead of to stdout.",
 )
 def metrics(config_path: Path, file: Path | None) -> int:
     """Print the figures of the outbox in Prometheus' text format.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from outboxd import app, clock, config, database, report
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.table import print_table
 
@@ -37,7 +38,7 @@ def notifications(config_path: Path, as_json: bool, dead: bool, retry: bool, dro
     if retry or drop:
         with closing(app.outbox(settings)) as outbox:
             count = outbox.notices.drop() if drop else outbox.notices.revive(clock.wall())
-        click.echo(f"{count} notifications are {'dropped' if drop else 'sent again'}", err=True)
+        click.echo(f"{counted(count, 'notification')} {'dropped' if drop else 'to be sent again'}", err=True)
     with database.reading(settings.database) as connection:
         found = report.notifications(connection, dead=dead, limit=limit)
     if as_json:

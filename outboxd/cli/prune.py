@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from outboxd import clock, config, database, report
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.progress import bar
 from outboxd.outbox.pruning import Pruning
@@ -57,5 +58,5 @@ def prune(config_path: Path, as_json: bool, dry_run: bool) -> int:
     verb = "would go" if dry_run else "gone"
     click.echo(f"{', '.join(f'{told[what]:,} {name}' for what, name in NAMES.items())} {verb}")
     if told["attempts"]:
-        click.echo(f"{told['attempts']:,} events that stay lose their attempts")
+        click.echo(f"and the attempts at {counted(told['attempts'], 'event')}, which will stay")
     return 0

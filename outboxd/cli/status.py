@@ -11,7 +11,7 @@ import click
 from outboxd import clock, config, database, report
 from outboxd.cli import host
 from outboxd.cli.checking import Check, thresholds
-from outboxd.cli.figures import ago, latency, percent, when
+from outboxd.cli.figures import ago, counted, latency, percent, when
 from outboxd.cli.options import NumberRange, config_option, json_option
 from outboxd.config import Config
 
@@ -142,7 +142,7 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         ("dead", f"{facts['dead']:,}"),
         ("delivered", f"{facts['delivered']:,}"),
         ("oldest pending", ago(facts["oldest_pending_seconds"])),
-        ("next attempt", when(facts["next_attempt_at"], now)),
+        ("next attempt", _next(facts["next_attempt_at"], now)),
         ("lane", _lane(facts["lane"], facts["pause"], now)),
         ("last heartbeat", when(facts["heartbeat_at"], now) if facts["heartbeat_at"] else "never"),
     ]
@@ -158,8 +158,13 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         given_up = f"{facts['notifications']['dead']:,} given up: see outboxd notifications --dead"
         told.append(("notifications", given_up))
     for warning in facts["warnings"]:
-        told.append(("warning", f"{warning['warning']} ({warning['count']:,} times)"))
+        told.append(("warning", f"{warning['warning']} ({counted(warning['count'], 'time')})"))
     return told
+
+
+def _next(at: str | None, now: datetime) -> str:
+    is_due = at is not None and clock.from_text(at) <= now
+    return f"{'due ' if is_due else ''}{when(at, now)}"
 
 
 def table(facts: dict[str, Any], now: datetime) -> str:

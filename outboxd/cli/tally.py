@@ -17,17 +17,18 @@ if TYPE_CHECKING:  # this module is loaded for --help, too
     from outboxd.exports import Export, Refusal
 
 SHOWN = 20
-"""How many refused rows are told one by one."""
+"""How many rows that come to nothing are told one by one."""
 
 Step = Callable[[int, int], None]
 """Told of rows and bytes, as they are read."""
 
 
 class Tally:
-    """Counts what becomes of rows that go to `sink`; `refused` takes every refused one as a line of JSON."""
+    """Counts what becomes of rows that go to `sink`; `refused` takes those that come to nothing."""
 
     def __init__(self, sink: Sink, refused: Callable[[str], object] | None) -> None:
-        self.refused = 0
+        self.told = 0
+        self._refused = 0
         self._sink = sink
         self._kinds = (*sink.kinds, "refused")
         self._files: list[dict[str, Any]] = []
@@ -40,12 +41,14 @@ class Tally:
         before = self._counts()
 
         def refuse(refusal: Refusal) -> None:
-            self.refused += 1
+            self.told += 1
+            self._refused += not refusal.is_written
             if self._list is not None:
                 told = {"file": export.name, "line": refusal.number, "reason": refusal.reason}
                 self._list(json.dumps(told, ensure_ascii=False) + "\n")
             if len(self._shown) < SHOWN:
-                self._shown.append(f"{export.name}, {export.unit} {refusal.number}: {refusal.reason}")
+                what = "would die" if refusal.is_written else "refused"
+                self._shown.append(f"{what}: {export.name}, {export.unit} {refusal.number}: {refusal.reason}")
 
         try:
             yield refuse
@@ -54,7 +57,7 @@ class Tally:
             self._files.append({"file": export.name, **{k: counts[k] - before[k] for k in self._kinds}})
 
     def _counts(self) -> Counter[str]:
-        return Counter({**self._sink.counts, "refused": self.refused})
+        return Counter({**self._sink.counts, "refused": self._refused})
 
     def facts(self) -> dict[str, Any]:
         """All of it, as `--json` prints it."""
@@ -72,12 +75,12 @@ class Tally:
                 click.echo(f"{name.replace('_', ' '):<12}{count:>9,}  {told}")
 
     def tell_refusals(self) -> None:
-        """The first refused rows, and how many more there are."""
+        """The first rows that come to nothing, and how many more there are."""
         for told in self._shown:
-            click.echo(f"refused: {told}", err=True)
-        if self.refused > len(self._shown):
+            click.echo(told, err=True)
+        if self.told > len(self._shown):
             where = "" if self._list else "; --refused FILE lists them all"
-            click.echo(f"refused: and {self.refused - len(self._shown):,} more{where}", err=True)
+            click.echo(f"and {self.told - len(self._shown):,} more{where}", err=True)
 
 
 def _plain(value: Any) -> str:

@@ -15,6 +15,7 @@ from outboxd import app, clock, config, database, logs
 from outboxd.brevo import listing
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
+from outboxd.cli.figures import counted
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.table import print_table
 from outboxd.config import Config
@@ -133,15 +134,16 @@ def _show(verification: Verification, tally: Tally, list_id: int | None, *, repa
             if count
         ],
     )
-    click.echo(f"{verification.compared:,} customers compared with {verification.listed:,} contacts in Brevo")
+    compared = counted(verification.compared, "customer")
+    click.echo(f"{compared} compared with {counted(verification.listed, 'contact')} in Brevo")
     if not tally.wrong:
         click.echo("all agrees")
     elif repair:
-        click.echo(
-            f"{tally.count('events'):,} events written anew; `outboxd run` or `outboxd drain` delivers them"
-        )
+        written = counted(tally.count("events"), "event")
+        click.echo(f"{written} written anew, for `outboxd run` or `outboxd drain` to deliver")
     else:
-        click.echo(f"{tally.wrong:,} customers differ; to repair them: outboxd verify --repair")
+        differing = counted(tally.wrong, "customer")
+        click.echo(f"{differing} with differences; to repair them: outboxd verify --repair")
 
 
 def _counted(tally: Tally, name: str, told: str) -> tuple[str, int, str]:

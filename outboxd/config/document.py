@@ -69,8 +69,8 @@ def load(text: str, name: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([f"{name}:{line}: not YAML: {error.reason}"]) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([f"{name}: not YAML: {type(error).__name__}"]) from error
+    except RecursionError as error:  # of PyYAML itself, before anything can be counted
+        raise ConfigError([f"{name}: not YAML: nested too deeply"]) from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -96,6 +96,9 @@ def _value(loader: _Loader, node: yaml.Node, path: Path, document: Document, fau
     if isinstance(node, yaml.MappingNode):
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                problem = "a name that is no text; put it in quotes"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             key = str(key_node.value)
             at = (*path, key)
             if key in data:

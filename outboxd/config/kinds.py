@@ -4,8 +4,9 @@ It knows of no setting: neither its name nor its default.
 """
 
 import base64
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,10 @@ def some_of(choices: tuple[str, ...]) -> Parser:
     def parse(value: Any) -> tuple[str, ...]:
         written = value if isinstance(value, list | tuple) else [value]
         for each in written:
+            if not isinstance(each, str):
+                raise FaultError(f"must be words out of these: {', '.join(choices)}")
             if each not in choices:
-                raise FaultError(f"knows {', '.join(choices)}{meant(each, choices)}")
+                raise FaultError(f"knows no {each}{meant(each, choices)}")
         return tuple(dict.fromkeys(written))
 
     return parse
@@ -120,9 +123,9 @@ def webhook_secret(value: Any) -> bytes:
 def path(value: Any) -> Path:
     written = text(value)
     try:
-        if "\0" not in written:
+        if b"\0" not in os.fsencode(written):
             return Path(written).expanduser()
-    except RuntimeError:  # ~somebody whom this host does not know
+    except (RuntimeError, UnicodeEncodeError):  # ~somebody whom this host does not know; half a character
         pass
     raise FaultError("must be a path on this host")
 
@@ -156,15 +159,19 @@ def field_mapping(value: Any) -> Mapping[str, str]:
         raise FaultError("must be a mapping of fields to Brevo attributes, such as firstName: FIRSTNAME")
     rules: dict[str, str] = {}
     wrong: dict[str, str] = {}
+    fields: set[str] = set()
+    filled: set[str] = set()
     for name, attribute in value.items():
         if attribute is None:
             continue
         field = canonical(name)
         try:
-            _check_rule(name, attribute, rules)
+            _check_rule(name, attribute, fields, filled)
         except FaultError as fault:
             wrong[name] = str(fault)
             continue
+        fields.add(field)
+        filled.add(attribute.upper())
         known = field == "email" or field in CANONICAL
         rules[field if known else name] = "email" if field == "email" else attribute.upper()
     if wrong:
@@ -172,14 +179,14 @@ def field_mapping(value: Any) -> Mapping[str, str]:
     return rules
 
 
-def _check_rule(name: str, attribute: Any, rules: Mapping[str, str]) -> None:
+def _check_rule(name: str, attribute: Any, fields: Set[str], filled: Set[str]) -> None:
     if not isinstance(attribute, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,50}", attribute):
         raise FaultError("must name a Brevo attribute: letters, digits and _")
     if (canonical(name) == "email") != (attribute.upper() == "EMAIL"):
         raise FaultError("email is the contact's address and no attribute: it is written email: email")
-    if canonical(name) in map(canonical, rules):
+    if canonical(name) in fields:
         raise FaultError(f"is there twice, as {canonical(name)}")
-    if attribute.upper() in rules.values():
+    if attribute.upper() in filled:
         raise FaultError(f"{attribute.upper()} is filled by another field already")
     if is_path(name):
         _check_path(name)
