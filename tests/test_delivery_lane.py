@@ -115,6 +115,24 @@ def test_a_long_429_is_told_by_status(make_shop: MakeShop) -> None:
     assert len(shop.calls) == 1
 
 
+def test_a_drain_does_not_sit_out_one_short_wait_after_the_other(make_shop: MakeShop) -> None:
+    """Without headers a 429 is waited for five seconds, and each probe may find another one, for ever."""
+    shop = make_shop(brevo={"workers": 1})
+    shop.sandbox.faults.add(Fault(status=429, headers={"x-sib-ratelimit-reset": "10"}))
+    [event] = customers(shop, 1)
+
+    def is_waiting() -> bool:
+        shop.relay.step()
+        return shop.relay.lane.state == "waiting"
+
+    until(is_waiting)
+    shop.later(seconds=11)
+    shop.drain()
+    assert shop.relay.lane.state == "waiting"
+    assert not shop.relay.is_drained
+    assert (shop.event(event)["status"], shop.event(event)["attempts"]) == ("pending", 0)
+
+
 def test_a_used_up_budget_is_waited_for_before_it_is_overdrawn(make_shop: MakeShop) -> None:
     """Brevo's own count, which other programs of the shop spend too, is kept to: no call is refused."""
     shop = make_shop({"requests_per_second": 4})
