@@ -24,8 +24,8 @@ PROBES = Backoff(first=timedelta(seconds=5), cap=timedelta(minutes=2), jitter=0.
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """`state` running, waiting (Brevo said for how long) or blocked; `until` is when the next call may go, and
-    `since` when the lane stopped.
+    """`state` running, waiting (Brevo said for how long) or blocked; `until` is when the next call may go,
+    and `since` when the lane stopped.
     """
 
     state: str = "running"

@@ -244,15 +244,15 @@ class _Visit:
         if answer.says_address_taken and self._once("exists"):
             if not self.updates and not self._made_it(change):
                 return replace(answer, message=EXISTS)
-            self._warn("the contact existed already: updated")
-            return self._update(change, change.complete, joins=True)
+            updated = self._update(change, change.complete, joins=True)
+            return self._healed(updated, "the contact existed already: updated")
         return answer
 
     def _update(self, change: Upsert, attributes: Mapping[str, Any], *, joins: bool = False) -> Answer:
         answer = self._send("PUT", contact_path(change.email), update_body(change, attributes, joins=joins))
         if answer.status == 404 and self._once("missing"):
-            self._warn("Brevo did not have the contact any more: made anew")
-            return self._create(change)
+            made = self._create(change)
+            return self._healed(made, "Brevo did not have the contact any more: made anew")
         return answer
 
     def _move(self, change: Upsert, known_as: str) -> Answer:
@@ -329,6 +329,12 @@ class _Visit:
         is_first = illness not in self._healed
         self._healed.add(illness)
         return is_first
+
+    def _healed(self, answer: Answer, told: str) -> Answer:
+        """The answer, and the warning if that is what came of it."""
+        if answer.is_success:
+            self._warn(told)
+        return answer
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
