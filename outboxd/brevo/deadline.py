@@ -191,8 +191,8 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def failure(error: BaseException, whom: str, allowed: float) -> str:
-    """What a call to `whom`, without an answer in `allowed` seconds, failed of: by the root of the exceptions,
-    and without the address in a URL.
+    """What a call to `whom`, which may take `allowed` seconds, failed of: by the root of the exceptions, and
+    without the address in a URL.
     """
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
