@@ -67,8 +67,8 @@ def test_a_life_of_troubles_leaves_nothing_personal_behind(
             headers = {"sib-request-id": message}
             shop.sandbox.faults.add(Fault(status=status, body=body, headers=headers, times=1))
             before = len(shop.calls)
-            shop.sent("created", id=1, **{**PERSON, "firstName": f"Annabel {before}"})  # news: there is a call
-            assert status in {call.status for call in shop.calls[before:]}
+            shop.sent("created", id=1, **{**PERSON, "firstName": f"Annabel {before}"})
+            assert status in {call.status for call in shop.calls[before:]}, "it is news"
             shop.later(hours=1)
     for behaviour in ("reset", "garbage", "html", "redirect", "half"):
         shop.sandbox.faults.add(Fault(behaviour=behaviour, times=1))
