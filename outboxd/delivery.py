@@ -4,6 +4,7 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -77,8 +78,8 @@ class Delivery:
         """
         try:
             catalogue = self._courier.attributes(self._wanted) if self._wanted else {}
-            if isinstance(catalogue, Outcome):
-                return _all(claim, catalogue)
+            if isinstance(catalogue, Outcome):  # no event's fault, and every event's trouble
+                return _all(claim, replace(catalogue, verdict=Verdict.BLOCKED))
             longest = self._courier.longest
             errand = Errand(claim, self._plan, catalogue, self._others, clock=self._time, longest=longest)
         except Exception as error:

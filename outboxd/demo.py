@@ -62,7 +62,7 @@ def _settings(path: Path, url: str) -> config.Config:
             "database": str(path),
             "skills": {"customer-sync": {"options": {"list_id": LIST_ID}}},
             "brevo": {"base_url": url},
-            "retry": {"first_seconds": 0.2},
+            "retry": {"first_seconds": 1},
         },
         "the demo",
     )

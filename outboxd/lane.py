@@ -24,13 +24,16 @@ PROBES = Backoff(first=timedelta(seconds=5), cap=timedelta(minutes=2), jitter=0.
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """`state` running, waiting (Brevo said for how long) or blocked; `until` is when the next call may go."""
+    """`state` running, waiting (Brevo said for how long) or blocked; `until` is when the next call may go,
+    and `since` when the lane stopped.
+    """
 
     state: str = "running"
     reason: str | None = None
     until: datetime | None = None
     failures: int = 0
     stops: int = 0
+    since: datetime | None = None
 
     @classmethod
     def left(cls, state: str | None, now: datetime) -> "Lane":
@@ -51,9 +54,20 @@ class Lane:
         until = None if self.state == "running" else self.until
         return (until - now).total_seconds() if until is not None else 0.0
 
+    def outlasts(self, patience: timedelta, now: datetime) -> bool:
+        """Whether nothing goes now, and, unless the lane is blocked, not for longer than `patience` since it
+        stopped: several waits in turn are one.
+        """
+        if self.stopped_for(now) <= 0:
+            return False
+        if self.state != "waiting" or self.until is None or self.since is None:
+            return True
+        return self.until - self.since > patience
+
     def shifted(self, by: timedelta) -> "Lane":
         """As it is after the clock was set by so much."""
-        return self if self.until is None else replace(self, until=self.until + by)
+        until, since = (None if moment is None else moment + by for moment in (self.until, self.since))
+        return replace(self, until=until, since=since)
 
     def judge(self, outcome: Outcome, now: datetime) -> tuple["Lane", Outcome]:
         """The lane after `outcome`, and the outcome: a failure in a run of them is nobody's attempt."""
@@ -68,15 +82,16 @@ class Lane:
             if was_under_way:  # before Brevo said to wait
                 return self, outcome
             return (replace(self, failures=failures) if failures else Lane()), outcome
+        since = self.since or now
         if outcome.wait is not None:
             wait = min(outcome.wait, LONGEST_WAIT)
             until = now + wait
             if self.until is not None and self.state == "waiting":
                 until = max(until, self.until)
-            return Lane("waiting", outcome.detail, until), outcome
+            return Lane("waiting", outcome.detail, until, since=since), outcome
         is_news = self.state != "blocked" or self.until is None or now >= self.until
         stops = self.stops + 1 if is_news else self.stops
         probe_at = now + PROBES.delay(stops) if is_news else self.until
         if outcome.is_network:  # perhaps it is this one alone that cannot be told: the next probe is another
             outcome = replace(outcome, retry_at=probe_at)
-        return Lane("blocked", outcome.detail, probe_at, failures, stops), outcome
+        return Lane("blocked", outcome.detail, probe_at, failures, stops, since), outcome

@@ -45,8 +45,8 @@ TICK = 30.0
 LEASE = 1.25
 """How much longer a lease is than the longest delivery: what is left lets a refused change be taken apart."""
 
-LONG = 15.0
-"""The longest rest, in seconds, that a drain sits out."""
+LONG = timedelta(seconds=15)
+"""The longest wait, at once or in turns, that a drain sits out."""
 
 FIRST_ADMITTED, STRANGERS = 2000, 100
 """Chunks that are admitted first, to be folded as a whole; one in which nobody recurs counts as so many."""
@@ -382,8 +382,7 @@ class Relay:
 
     def _is_stopped(self) -> bool:
         """Whether the lane stands still for longer than somebody who waits would like."""
-        patience = LONG if self.lane.state == "waiting" else 0.0
-        return self.lane.stopped_for(self._clock()) > patience or self.paused is not None
+        return self.lane.outlasts(LONG, self._clock()) or self.paused is not None
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]

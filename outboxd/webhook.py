@@ -12,7 +12,7 @@ from time import monotonic
 import requests
 
 from outboxd import __version__
-from outboxd.brevo.deadline import Allowance, DeadlineAdapter
+from outboxd.brevo.deadline import Allowance, DeadlineAdapter, failure
 from outboxd.notices import Notification
 
 PREFIX = "whsec_"
@@ -52,6 +52,7 @@ class Webhook:
         if self.secret is not None:
             signature = sign(self.secret, notification.message_id, timestamp, body)
             headers = {**headers, "webhook-signature": signature}
+        allowed = self.timeout.total_seconds()
         try:
             with requests.Session() as session:
                 session.trust_env = False
@@ -61,7 +62,7 @@ class Webhook:
                     self.url,
                     data=body,
                     headers=headers,
-                    timeout=Allowance(monotonic() + self.timeout.total_seconds()),
+                    timeout=Allowance(monotonic() + allowed),
                     allow_redirects=False,
                     stream=True,
                 )
@@ -69,4 +70,4 @@ class Webhook:
                     is_fine = 200 <= response.status_code < 300
                     return None if is_fine else f"the receiver answered {response.status_code}"
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            return f"the receiver cannot be reached: {type(error).__name__}"
+            return failure(error, "the receiver", allowed)

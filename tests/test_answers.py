@@ -282,9 +282,59 @@ def test_a_huge_message_costs_little(unit: str) -> None:
     assert thread_time() - before < 2
 
 
+@pytest.mark.parametrize("message", [{"a": 1}, ["a"], 7, True, None, ""])
+def test_a_message_that_is_no_text_is_none(message: Any) -> None:
+    assert answers.outcome(read(400, {"code": "bad", "message": message})).detail == "HTTP 400"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("invalid_parameter", "r-1", "0f3b8f2e-77aa-4b0c-9d9b-1c2d3e4f5a6b", "method.not_allowed", "a" * 64),
+        *("sandbox-00000012", "7"),
+    ],
+)
+def test_a_code_and_a_request_id_are_one_short_word(word: str) -> None:
+    answer = read(400, {"code": word}, {"sib-request-id": word})
+    assert (answer.code, answer.request_id) == (None if "0000" in word else word, word)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "jane.secret@example.com",
+            "two words",
+            "",
+            "a" * 65,
+            "a\n",
+            "Zo\u00eb",
+            "{}",
+            "xkeysib-0123",
+            "\0",
+        ),
+        *("a/b", "<b>", "+4915112345678"),
+    ],
+)
+def test_what_else_stands_in_the_place_of_a_code_or_an_id_is_neither(text: str) -> None:
+    answer = read(400, {"code": text}, {"sib-request-id": text})
+    assert (answer.code, answer.request_id) == (None, None)
+    assert read(400, {"code": {"a": text}}).code is None
+
+
+def test_a_number_of_somebody_is_no_code() -> None:
+    assert read(400, {"code": "4915112345678"}).code is None
+
+
+@pytest.mark.parametrize("key", ["xkeysib-0123abc-XyZ", "smtpsib-0123abc"])
+def test_no_key_of_anybody_is_told(key: str) -> None:
+    outcome = answers.outcome(error(400, f"Key {key} is wrong"))
+    assert outcome.detail == f"Key {key[:8]}… is wrong"
+
+
 def test_what_no_table_can_hold_is_left_out_of_what_is_kept() -> None:
     body = json.dumps({"code": "bad\0code", "message": "bad \ud800 \0 \x1b[2J message"}).encode()
     answer = answers.read("PUT /contacts/{email}", 400, {"sib-request-id": "a\0b"}, body)
-    assert (answer.code, answer.request_id) == ("bad code", "a b")
+    assert (answer.code, answer.request_id) == (None, None)
     assert answer.message.isprintable()
     assert answer.message.split() == ["bad", "[2J", "message"]

@@ -45,7 +45,7 @@ def test_a_sandbox_that_is_killed_and_starts_empty_has_all_of_it_again_after_a_r
         data = {"id": number, "email": f"ann{number}@example.com", "firstName": f"Ann the {number}th"}
         outboxd.enqueue("customer_created", data, db=outbox)
     with sandbox() as (process, url):
-        retry = {"first_seconds": 0.2, "cap_seconds": 1}
+        retry = {"first_seconds": 1, "cap_seconds": 1}
         config = write_config(tmp_path / "config.yaml", url, retry=retry, brevo={"workers": 1})
         with Daemon(config) as daemon:
             until(lambda: status(outbox)["delivered"] >= 10)

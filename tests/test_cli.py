@@ -144,6 +144,17 @@ def test_a_drain_that_is_blocked_says_why(
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["lane"]["state"] == "blocked"
 
 
+def test_a_drain_that_would_wait_long_says_until_when(shop: Shop, operate: Any) -> None:
+    from outboxd.brevo.sandbox import Fault
+
+    shop.sandbox.faults.add(Fault(status=429, headers={"retry-after": "1800"}, path="/contacts"))
+    shop.enqueue("created", id=1, email="mara@example.com")
+    result = operate("drain")
+    assert exit_code(result) == 75
+    until = json.loads(operate("status", "--json").output)["lane"]["until"]
+    assert result.output.endswith(f"the lane is waiting: Brevo's rate limit is used up (next try {until})\n")
+
+
 def test_events_lists_by_status_and_page(shop: Shop, operate: Any) -> None:
     shop.sent("created", id=1, email="mara@example.com")
     shop.sent("updated", id=9, firstName="Nobody")

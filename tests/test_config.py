@@ -1,13 +1,18 @@
 """The configuration: as the specification writes it, every fault at once, each with its place."""
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.util import parse_url
 
 from outboxd import config
-from outboxd.config import BrevoSettings, Config
+from outboxd.config import BrevoSettings, Config, kinds
 from outboxd.config.document import load
+from outboxd.config.kinds import FaultError
 from outboxd.config.settings import parse
 from outboxd.errors import EX_CONFIG, ConfigError
 
@@ -252,6 +257,10 @@ def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
             "notifications: {webhook_url: http://example.com}",
             "notifications.webhook_url: must begin with https",
         ),
+        ("retry: {first_seconds: 0}", "retry.first_seconds: must be a number from 1 to 86400"),
+        ("retry: {cap_seconds: 0.9}", "retry.cap_seconds: must be a number from 1 to 604800"),
+        ("retry: {first_seconds: 9, cap_seconds: 8}", "retry: cap_seconds must not be less than first_sec"),
+        ("retry: {firstSeconds: 3601}", "config.yaml:1: retry: cap_seconds must not be less than first_sec"),
         ("notifications: {secret: abc}", "notifications.secret: must be whsec_"),
         ("notifications: {events: [sync_complete]}", "did you mean sync_completed?"),
         ("notifications: {events: [foo]}", "knows no foo; known are: sync_completed, "),
@@ -262,6 +271,63 @@ def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
 )
 def test_a_wrong_setting_is_told(text: str, told: str) -> None:
     assert any(told in fault for fault in faults(text)), faults(text)
+
+
+NOWHERE = (
+    *("https://", "https:///v3", "ftp://127.0.0.1/", "api.brevo.com", "http://example.com", "https://[::1"),
+    *("https://a:99999", "https://a:abc", "https://a:-1", "https://a:0", "https://[::1]:x", "https://a:8:9/"),
+    *(
+        "https://a..b/v3",
+        "https://.a/",
+        f"https://{'a' * 64}.com",
+        f"https://{'a.' * 130}com",
+        "https://[zz]/",
+    ),
+    *(
+        "https://a b/",
+        "https://a/v 3",
+        "https://a\n/v3",
+        "https://a/\r\nx: y",
+        "https://a\t/",
+        "https://a/\0",
+    ),
+    *("https://a%00b/", "https://a,b/", "https://a\\b/", "https://zo\u00eb.example/", "https://a/zo\u00eb"),
+    *("http://127.0.0.1.example.com/", "http://localhost.example.com", "http://[::2]/"),
+)
+
+
+@pytest.mark.parametrize("url", NOWHERE)
+def test_a_url_at_which_nobody_can_be_called_is_refused(url: str) -> None:
+    """It would be said at each call that Brevo cannot be reached, and never why."""
+    with pytest.raises(FaultError, match="must begin with https://"):
+        kinds.url(url)
+
+
+@given(st.text("ahtps:/[].-_@%?#019\n \u00eb", max_size=20).map("https://{}".format))
+def test_whatever_url_is_taken_can_be_called(url: str) -> None:
+    with suppress(FaultError):
+        parts = parse_url(kinds.url(url))
+        assert parts.auth is None
+        assert str(parts.host).strip("[]").encode("idna")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://api.brevo.com/v3", "http://127.0.0.1:8765/v3", "http://localhost/v3", "http://[::1]:1/v3"),
+        *("https://[2001:db8::1]", "HTTPS://Proxy_1.Example.com.:65535/a-b/~c?d=e&f=%20@"),
+    ],
+)
+def test_a_url_is_taken_as_it_is_written(url: str) -> None:
+    assert (kinds.url(url), kinds.url(f" {url}/ ")) == (url, url)
+
+
+@pytest.mark.parametrize("user", ["shop", "shop:secret", ":secret", ":", "", "a@b:secret"])
+@pytest.mark.parametrize("setting", ["brevo: {base_url", "notifications: {webhook_url"])
+def test_a_url_holds_no_password_and_the_fault_does_not_repeat_it(setting: str, user: str) -> None:
+    """`check` and others print it."""
+    told = faults(f"{setting}: 'https://{user}@example.com/v3'}}")
+    assert [fault.partition("_url: ")[2] for fault in told] == ["must have no user and no password in it"]
 
 
 def test_blanks_round_a_value_are_none_of_it() -> None:

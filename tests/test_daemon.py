@@ -215,7 +215,7 @@ def test_its_log_holds_ids_and_reasons_and_nothing_personal(config: Path, sandbo
         Fault(status=503, headers={"bad header": "1"}, method="POST", times=1),
         Fault(status=503, headers={"bad header": "1"}, method="PUT", times=1),
     )
-    write_config(config, sandbox.url, brevo={"timeout_seconds": 0.5}, retry={"first_seconds": 0})
+    write_config(config, sandbox.url, brevo={"timeout_seconds": 0.5}, retry={"first_seconds": 1})
     with Daemon(config) as daemon:
         created(daemon.ready().database, 1, firstName="Annabel", phone="06 12 34 56 78 90")
         until(lambda: daemon.status()["delivered"] == 1)
@@ -231,7 +231,7 @@ def test_its_log_holds_ids_and_reasons_and_nothing_personal(config: Path, sandbo
 def test_what_a_killed_daemon_had_in_flight_is_taken_over_soon(tmp_path: Path, db: Path) -> None:
     """Not at the end of the lease, but when the call that it was in must have ended."""
     with Sandbox(faults=[Fault(behaviour="hang", method="POST", times=1)]) as sandbox:
-        brevo, retry = {"timeout_seconds": 2}, {"first_seconds": 0.1}
+        brevo, retry = {"timeout_seconds": 2}, {"first_seconds": 1}
         config = write_config(tmp_path / "config.yaml", sandbox.url, brevo=brevo, retry=retry)
         with Daemon(config) as daemon:
             created(daemon.ready().database, 1)

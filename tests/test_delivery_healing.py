@@ -77,6 +77,25 @@ def test_a_contact_that_exists_is_updated_whatever_the_clash_is_called(
     assert shop.contact("ann@example.com")["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Archer"}
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_contact_that_exists_and_cannot_be_updated_is_not_said_to_be(shop: Shop, status: int) -> None:
+    shop.sandbox.faults.add(
+        Fault(status=409, method="POST", times=1),
+        Fault(status=status, body={"code": "invalid", "message": "No luck"}, method="PUT", times=1),
+    )
+    assert shop.sent("created", **ANN)["last_error"] == "No luck"
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_contact_that_is_gone_and_cannot_be_made_is_not_said_to_be(shop: Shop, status: int) -> None:
+    shop.sent("created", **ANN)
+    shop.sandbox.faults.add(
+        Fault(status=404, method="PUT", times=1),
+        Fault(status=status, body={"code": "invalid", "message": "No luck"}, method="POST", times=1),
+    )
+    assert shop.sent("updated", **{**ANN, "lastName": "Baker"})["last_error"] == "No luck"
+
+
 @pytest.mark.parametrize("newer_clash_code", [False, True])
 @pytest.mark.parametrize("conflict_status", [400, 409])
 def test_a_phone_that_another_contact_has_is_left_out_with_a_warning(

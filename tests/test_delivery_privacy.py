@@ -34,6 +34,10 @@ ECHOES = (
     "Invalid phone +33612345678 given",
     "No route PUT /v3/contacts/ann.archer%40example.com?identifierType=email_id",
     "33612345678, ann.archer@example.com: duplicate",
+    "Annabel",
+    "ARCHER-SMITH, Annabel: no such person",
+    r'{"FIRSTNAME": "\u0041nnabel", "LASTNAME": "Archer%2DSmith"}',
+    f"the key {KEY} may not do this",
 )
 
 
@@ -58,10 +62,13 @@ def test_a_life_of_troubles_leaves_nothing_personal_behind(
     caplog.set_level(logging.DEBUG, logger="outboxd")
     shop = make_shop(options={"delete_behavior": "hard"}, retry={"max_attempts": 2})
     for message in ECHOES:
-        body = {"code": "invalid_parameter", "message": message}
+        body = {"code": message, "message": message}
         for status in (400, 422, 500):
-            shop.sandbox.faults.add(Fault(status=status, body=body, times=1))
-            shop.sent("created", id=1, **PERSON)
+            headers = {"sib-request-id": message}
+            shop.sandbox.faults.add(Fault(status=status, body=body, headers=headers, times=1))
+            before = len(shop.calls)
+            shop.sent("created", id=1, **{**PERSON, "firstName": f"Annabel {before}"})
+            assert status in {call.status for call in shop.calls[before:]}, "it is news"
             shop.later(hours=1)
     for behaviour in ("reset", "garbage", "html", "redirect", "half"):
         shop.sandbox.faults.add(Fault(behaviour=behaviour, times=1))

@@ -234,7 +234,7 @@ def test_a_daemon_whose_clock_is_set_back_goes_on_retries_and_gives_signs_of_lif
     """Its scheduler, too, which goes by the wall clock alone: it writes the metrics every second."""
     new_outbox(tmp_path / "outbox.db")
     page = tmp_path / "outboxd.prom"
-    with Sandbox(faults=[Fault(status=503, times=1)]) as sandbox:
+    with Sandbox(faults=[Fault(status=503, method="POST", times=1)]) as sandbox:
         metrics = {"textfile": str(page), "interval_seconds": 1}
         retry = {"first_seconds": 3, "jitter": 0}
         config = write_config(tmp_path / "config.yaml", sandbox.url, metrics=metrics, retry=retry)

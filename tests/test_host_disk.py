@@ -140,7 +140,7 @@ def test_a_full_disk_is_told_once_and_all_is_delivered_once_when_there_is_room(d
 
 @needs_mounts
 def test_what_is_lost_on_a_full_disk_is_salvaged_once_there_is_room(disk: Path) -> None:
-    with Sandbox(faults=[Fault(status=503)]) as sandbox:
+    with Sandbox(faults=[Fault(status=503, method="POST")]) as sandbox:
         config = write_config(disk / "config.yaml", sandbox.url)
         with Daemon(config, said_to=disk.parent) as daemon:
             outbox = daemon.ready().database

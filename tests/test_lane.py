@@ -121,6 +121,37 @@ def test_a_probe_that_reaches_nobody_is_no_attempt_and_blocks_again(stop: Outcom
     assert lane.room(after(5)) == 0
 
 
+@pytest.mark.parametrize(
+    ("lane", "outlasts"),
+    [
+        (Lane(), False),
+        (run(Lane(), too_many(15))[0], False),
+        (run(Lane(), too_many(16))[0], True),
+        (run(Lane(), REVOKED)[0], True),
+    ],
+)
+def test_a_short_wait_is_sat_out_and_nothing_else_is(lane: Lane, outlasts: bool) -> None:
+    assert lane.outlasts(timedelta(seconds=15), NOW) == outlasts
+
+
+def test_waits_one_after_the_other_are_one_until_something_gets_through() -> None:
+    patience, lane, told = timedelta(seconds=15), Lane(), []
+    for seconds in (0, 5, 10, 15):
+        lane, _ = lane.judge(too_many(5), after(seconds))
+        told.append(lane.outlasts(patience, after(seconds)))
+    assert told == [False, False, False, True]
+    assert not lane.outlasts(patience, after(20)), "it is time for the next probe"
+    lane, _ = run(run(lane, FINE, at=after(20))[0], too_many(5), at=after(20))
+    assert not lane.outlasts(patience, after(20))
+
+
+def test_a_clock_that_is_set_makes_no_wait_longer() -> None:
+    lane, _ = run(Lane(), too_many(5))
+    for by in (timedelta(days=1), timedelta(days=-1)):
+        moved, _ = run(lane.shifted(by), too_many(5), at=after(5) + by)
+        assert not moved.outlasts(timedelta(seconds=15), after(5) + by)
+
+
 @pytest.mark.parametrize("lane", [Lane(), run(Lane(), REVOKED)[0], run(Lane(), *[UNREACHED] * 3)[0]])
 def test_what_needed_no_call_tells_nothing_of_brevo(lane: Lane) -> None:
     unchanged = Outcome(Verdict.UNCHANGED)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from socket import create_server
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook
 
 import outboxd
-from outboxd import app, cli
+from outboxd import app, cli, webhook
 from outboxd.brevo.sandbox import Fault, Sandbox
+from outboxd.clock import wall
 from outboxd.errors import DatabaseError
-from outboxd.notices import TYPES
+from outboxd.notices import TYPES, Notification
 from tests.conftest import until
 from tests.outboxes import new_outbox
 from tests.processes import KEY, status, write_config
@@ -154,6 +156,16 @@ def test_a_receiver_that_never_takes_it_makes_a_dead_letter(
     until(is_dead)
     assert len(receiver.posts) == 16
     assert shop.rows("SELECT last_error FROM notifications") == [(f"the receiver answered {status}",)]
+
+
+def test_a_receiver_that_is_not_there_is_told_of_in_the_words_that_brevo_is(receiver: Receiver) -> None:
+    note = Notification(1, "msg_1", TYPES[0], {}, "2026-11-23T16:00:00.000Z", 1)
+    receiver.status = None
+    silent = webhook.Webhook(receiver.url, timeout=timedelta(seconds=0.2))
+    assert silent.post(note, wall()) == "no answer within 0.2 seconds"
+    with create_server(("127.0.0.1", 0)) as server:
+        nobody = webhook.Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/secret-path")
+    assert nobody.post(note, wall()) == "the receiver cannot be reached: Connection refused"
 
 
 def test_a_dead_receiver_does_not_slow_the_sync(shop: Shop, receiver: Receiver) -> None:

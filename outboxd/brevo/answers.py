@@ -1,15 +1,17 @@
 """What an answer of Brevo means. Pure: a status, headers and a body in, an Answer out.
 
-Codes are an open set and bodies can be anything, a proxy's HTML included; nothing is taken on trust.
+Codes are an open set and bodies can be anything, a proxy's HTML included; nothing is taken on trust. What an
+answer means is read from its own words; what is told of it is without whatever was sent, or looks like it.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from outboxd.errors import SECRET
 from outboxd.event import PHONES, Outcome, Verdict
 
 DEFAULT_WAIT = timedelta(seconds=5)
@@ -47,13 +49,18 @@ BLOCKED = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, read leniently. `status` 0: none came, and `message` says why."""
+    """One answer, read leniently. `status` 0: none came, and `message` says why.
+
+    `duplicates` are the identifiers that clash, `missing` the places in a batch of contacts that Brevo lacks.
+    """
 
     call: str
     status: int = 0
     code: str | None = None
     message: str = ""
     duplicates: frozenset[str] = frozenset()
+    missing: frozenset[int] = frozenset()
+    says_phone_invalid: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
     wait: timedelta | None = None
@@ -72,15 +79,19 @@ class Answer:
     def says_phone_taken(self) -> bool:
         return any(phone.lower() in self.duplicates for phone in PHONES)
 
-    @property
-    def says_phone_invalid(self) -> bool:
-        return self.status == 400 and not self.duplicates and "phone" in self.message.lower()
 
-
-def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) -> Answer:
-    """An answer as it came; `raw` None is a body past the size limit."""
+def read(
+    call: str,
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes | None,
+    without_sent: Callable[[str], str] = str,
+) -> Answer:
+    """An answer as it came; `raw` None is a body past the size limit. `without_sent` takes out of a text what
+    was sent.
+    """
     body, is_json = _parse(raw)
-    request_id = _printable(headers.get("sib-request-id", ""))[:64] or None
+    request_id = _token(headers.get("sib-request-id"), without_sent)
     is_empty = raw == b"" and (status == 204 or headers.get("content-length") == "0")
     if (what := _foreign(status, body, is_json=is_json or is_empty)) is not None:
         return Answer(
@@ -88,17 +99,21 @@ def read(call: str, status: int, headers: Mapping[str, str], raw: bytes | None) 
             message=f"not Brevo's API: {what} came back; check brevo.base_url and any proxy",
             request_id=request_id,
         )
+    said = body.get("message")
+    said = said if isinstance(said, str) else ""
+    duplicates = _duplicates(body, said) if status in (400, 409) else frozenset()
     is_told = is_json or status < 300
-    message = _printable(body.get("message") or ("" if is_told else f"HTTP {status} without a JSON body"))
     return Answer(
         call,
         status,
-        _printable(body["code"])[:64] if body.get("code") is not None else None,
-        message,
-        _duplicates(body, message) if status in (400, 409) else frozenset(),
-        body,
-        request_id,
-        _wait(headers) if status == 429 else None,
+        _token(body.get("code"), lambda code: masked(without_sent(code))),
+        _printable(without_sent(said)) if is_told else f"HTTP {status} without a JSON body",
+        duplicates,
+        _missing(said) if status == 404 else frozenset(),
+        says_phone_invalid=status == 400 and not duplicates and "phone" in said.lower(),
+        body=body,
+        request_id=request_id,
+        wait=_wait(headers) if status == 429 else None,
     )
 
 
@@ -138,14 +153,21 @@ def outcome(
 
 
 def masked(text: str) -> str:
-    """`text` without what may be an address or a phone: it goes to logs and tables."""
+    """`text` without what may be an address, a phone or a key: it goes to logs and tables."""
+    text = SECRET.sub("…", text)
     text = re.sub(r"(?<!\S)\S+(@|%40)\S+", "[address]", text)  # anchored: a long word stays cheap
     return re.sub(r"\+?\d[\d ()./-]{5,}\d", "[number]", text)
 
 
-def _printable(value: object) -> str:
-    """A value as text that a log, a table and SQLite can hold as it is."""
-    text = str(value)
+def _token(value: object, hidden: Callable[[str], str]) -> str | None:
+    """A code or an id, which is one short word; None for all else, and for what is to be `hidden`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        return None
+    return value if hidden(value) == value and not SECRET.search(value) else None
+
+
+def _printable(text: str) -> str:
+    """`text` as a log, a table and SQLite can hold it."""
     return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
 
 
@@ -180,6 +202,12 @@ def _duplicates(body: Mapping[str, Any], message: str) -> frozenset[str]:
         told = re.findall(r"[a-z_]+", message.lower())
         return frozenset(name for name in names if name in told) or frozenset({"email"})
     return frozenset()
+
+
+def _missing(message: str) -> frozenset[int]:
+    """The places that "No contact found for indexes 3,4" names."""
+    named = re.search(r"indexe?s?\b\D{0,3}([0-9]{1,7}(?:\s*,\s*[0-9]{1,7})*)", message)
+    return frozenset(map(int, re.findall("[0-9]+", named[1]))) if named else frozenset()
 
 
 def _wait(headers: Mapping[str, str]) -> timedelta:

@@ -6,7 +6,6 @@ it left out. Results are values; nothing is raised for what Brevo or the network
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -163,7 +162,7 @@ class _Batch:
                 return
             answer = self._brevo.call("POST", "/contacts/batch", body)
             self.calls += 1
-            missing = _missing(answer, len(indexes))
+            missing = answer.missing if all(place < len(indexes) for place in answer.missing) else ()
             if not missing and answer.status in SPOILED:
                 self._halve(indexes)
                 return
@@ -183,15 +182,6 @@ class _Batch:
 
 def _shown(value: Any) -> Any:
     return value.strip().removeprefix("+") if isinstance(value, str) else value
-
-
-def _missing(answer: Answer, size: int) -> frozenset[int]:
-    """The places in a batch of contacts that Brevo does not have, as far as it names them."""
-    if answer.status != 404:
-        return frozenset()
-    named = re.search(r"indexe?s?\b\D{0,3}([0-9]+(?:\s*,\s*[0-9]+)*)", answer.message)
-    places = [int(text) for text in re.findall("[0-9]+", named[1])] if named else []
-    return frozenset(places) if all(place < size for place in places) else frozenset()
 
 
 def _process(answer: Answer) -> Process:

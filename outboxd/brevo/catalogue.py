@@ -33,7 +33,10 @@ class Catalogue:
         self._fetched_at = float("-inf")
 
     def attributes(self, wanted: Collection[str]) -> Mapping[str, Attribute] | Outcome:
-        """The account's attributes by name; while they cannot be had, what became of asking for them."""
+        """The account's attributes by name; while they cannot be had, what became of asking for them.
+
+        That says nothing against whatever they are wanted for.
+        """
         with self._lock:
             age = self._monotonic() - self._fetched_at
             known = self._known
@@ -50,7 +53,7 @@ class Catalogue:
             self._known = known
             return
         failure = outcome(answer)
-        if failure.verdict is not Verdict.BLOCKED:  # it says nothing against any event
+        if failure.verdict is not Verdict.BLOCKED:
             failure = replace(failure, verdict=Verdict.RETRY)
         self._failure = replace(
             failure, detail=f"Brevo did not list its attributes: {failure.detail or 'none came'}"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from math import inf
-from ssl import SSLCertVerificationError
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -21,10 +20,10 @@ import requests
 import urllib3
 
 from outboxd import __version__
-from outboxd.brevo import answers
+from outboxd.brevo import answers, echoes
 from outboxd.brevo.answers import Answer
 from outboxd.brevo.catalogue import Catalogue
-from outboxd.brevo.deadline import Allowance, DeadlineAdapter
+from outboxd.brevo.deadline import Allowance, DeadlineAdapter, failure
 from outboxd.brevo.limiter import Limiter, acquire
 from outboxd.clock import from_text
 from outboxd.event import PHONES, Attribute, Outcome, Remove, Upsert
@@ -81,6 +80,7 @@ class Brevo:
         self._updates = update_enabled
         self._sleep = sleep
         self._adapter = DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=CONNECTIONS)
+        self._key = api_key.replace("-", "")  # a single word: none of its parts tells anything
         self._headers = {
             "api-key": api_key,
             "accept": "application/json",
@@ -147,7 +147,7 @@ class Brevo:
             timeout = Allowance(min(give_up, monotonic() + allowed))
             return self._exchange(name, method, path, body, timeout, largest)
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return Answer(name, message=_failure(error, allowed))
+            return Answer(name, message=failure(error, "Brevo", allowed))
 
     def _exchange(
         self,
@@ -167,12 +167,15 @@ class Brevo:
             request.body = body if isinstance(body, bytes) else json.dumps(body).encode()
             request.headers["Content-Type"] = "application/json"
             request.headers["Content-Length"] = str(len(request.body))
+
+        def without_sent(text: str) -> str:
+            return echoes.without(text, (self._key, *echoes.said(path, body)))
+
         response = self._adapter.send(request, stream=True, timeout=timeout)
         with response:
             raw = response.raw.read(largest + 1, decode_content=True)
-        answer = answers.read(
-            name, response.status_code, response.headers, raw if len(raw) <= largest else None
-        )
+        raw = raw if len(raw) <= largest else None
+        answer = answers.read(name, response.status_code, response.headers, raw, without_sent)
         is_used_up = answer.status == 429 or response.headers.get("x-sib-ratelimit-remaining") == "0"
         if is_used_up and name not in ELSEWHERE:
             self._hold(answer, response.headers.get("x-sib-ratelimit-reset", ""))
@@ -244,15 +247,15 @@ class _Visit:
         if answer.says_address_taken and self._once("exists"):
             if not self.updates and not self._made_it(change):
                 return replace(answer, message=EXISTS)
-            self._warn("the contact existed already: updated")
-            return self._update(change, change.complete, joins=True)
+            updated = self._update(change, change.complete, joins=True)
+            return self._told(updated, "the contact existed already: updated")
         return answer
 
     def _update(self, change: Upsert, attributes: Mapping[str, Any], *, joins: bool = False) -> Answer:
         answer = self._send("PUT", contact_path(change.email), update_body(change, attributes, joins=joins))
         if answer.status == 404 and self._once("missing"):
-            self._warn("Brevo did not have the contact any more: made anew")
-            return self._create(change)
+            made = self._create(change)
+            return self._told(made, "Brevo did not have the contact any more: made anew")
         return answer
 
     def _move(self, change: Upsert, known_as: str) -> Answer:
@@ -334,6 +337,12 @@ class _Visit:
         self._healed.add(illness)
         return is_first
 
+    def _told(self, answer: Answer, warning: str) -> Answer:
+        """The answer; with the warning, if it has come true."""
+        if answer.is_success:
+            self._warn(warning)
+        return answer
+
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
 
@@ -386,15 +395,3 @@ def _flag(blacklisted: bool | None, is_opted_out: bool) -> dict[str, Any]:
 def _done(answer: Answer, message: str) -> Answer:
     """An error that is as good as success: what was to be done is done."""
     return replace(answer, is_settled=True, message=message)
-
-
-def _failure(error: BaseException, allowed: float) -> str:
-    """What a call without an answer failed of, by the root of the exceptions; no address in a URL is told."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    if isinstance(error, SSLCertVerificationError):
-        return "Brevo's TLS certificate cannot be verified; check the host's clock and CAs"
-    if isinstance(error, TimeoutError | requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
-        return f"no answer within {allowed:g} seconds"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    return f"Brevo cannot be reached: {text}"

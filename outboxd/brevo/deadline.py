@@ -1,4 +1,4 @@
-"""A total deadline over an answer.
+"""A total deadline over an answer, and what came in place of one.
 
 `requests` bounds each wait for bytes, not their sum: a server that drips a byte a second, headers
 included, holds a thread for ever. Here every read gets what is left of one allowance, and nothing is sent
@@ -8,11 +8,12 @@ any more once that is used up: a process that stood still meanwhile may have bee
 import io
 import socket
 from http.client import HTTPResponse
-from ssl import SSLEOFError
+from ssl import SSLCertVerificationError, SSLEOFError
 from time import monotonic
 from typing import Any, Self
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -187,3 +188,17 @@ class DeadlineAdapter(HTTPAdapter):
         response.headers, response.raw = resp.headers, resp
         response.url, response.request = req.url or "", req
         return response
+
+
+def failure(error: BaseException, whom: str, allowed: float) -> str:
+    """What a call to `whom`, which may take `allowed` seconds, failed of: by the root of the exceptions, and
+    without the address in a URL.
+    """
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, SSLCertVerificationError):
+        return f"{whom}'s TLS certificate cannot be verified; check the host's clock and CAs"
+    if isinstance(error, TimeoutError | requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
+        return f"no answer within {allowed:g} seconds"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return f"{whom} cannot be reached: {text}"

@@ -38,7 +38,8 @@ def drain(config_path: Path, shared: bool) -> int:
     Example:
       outboxd drain && outboxd status
 
-    Exit codes: 0 nothing is due any more; 75 another process drains, or the lane is blocked or paused.
+    Exit codes: 0 nothing is due any more; 75 another process drains, or the lane is blocked or
+    paused, or waits for more than some seconds.
     """
     settings = config.read(config_path)
     logs.set_up(settings.log_level)
@@ -53,6 +54,8 @@ def drain(config_path: Path, shared: bool) -> int:
         click.echo(f"the lane is paused, {told}; let it go on with: outboxd resume", err=True)
         return EX_TEMPORARY
     if not relay.is_drained:
-        click.echo(f"the lane is {relay.lane.state}: {relay.lane.reason}", err=True)
+        lane = relay.lane
+        until = f" (next try {clock.to_text(lane.until)})" if lane.until is not None else ""
+        click.echo(f"the lane is {lane.state}: {lane.reason}{until}", err=True)
         return EX_TEMPORARY
     return 0

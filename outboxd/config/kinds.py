@@ -130,18 +130,28 @@ def path(value: Any) -> Path:
     raise FaultError("must be a path on this host")
 
 
+HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f.:]*")
+"""A name or an address, in small letters; no other can be looked up."""
+
+
 def url(value: Any) -> str:
     written = text(value)
     from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(written)
-        is_local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+        if "@" in parts.netloc:
+            raise FaultError("must have no user and no password in it")
+        host = parts.hostname or ""
+        is_safe = parts.scheme == "https" or host in ("127.0.0.1", "localhost", "::1")
+        is_sound = parts.port != 0 and HOST.fullmatch(host) and re.fullmatch("[!-~]+", written)
+        if parts.scheme in ("https", "http") and is_safe and is_sound:
             return written.rstrip("/")
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # a port that is none, or brackets that hold no address
         pass
-    raise FaultError("must begin with https:// (http:// only for this host itself)")
+    raise FaultError(
+        "must begin with https:// (http:// only for this host itself) and a host, and be ASCII without blanks"
+    )
 
 
 def source(value: Any) -> str:

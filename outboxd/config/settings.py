@@ -170,8 +170,8 @@ BREVO: Section = {
 
 RETRY: Section = {
     "max_attempts": Key(whole(1, 1000), 20),
-    "first_seconds": Key(seconds(0, 86_400), timedelta(seconds=5)),
-    "cap_seconds": Key(seconds(0, 7 * 86_400), timedelta(hours=1)),
+    "first_seconds": Key(seconds(1, 86_400), timedelta(seconds=5)),
+    "cap_seconds": Key(seconds(1, 7 * 86_400), timedelta(hours=1)),
     "jitter": Key(number(0, 1), 0.2),
 }
 
@@ -243,6 +243,9 @@ def parse(document: Document) -> Config:
     """The document as a Config. Raises ConfigError with every fault in it."""
     faults: list[str] = []
     found = {at: _section(document, at, section, faults) for at, section in SECTIONS.items()}
+    retry = found["retry",]
+    if not faults and retry["cap_seconds"] < retry["first_seconds"]:
+        faults.append(f"{document.place(('retry',))}: cap_seconds must not be less than first_seconds")
     if faults:
         raise ConfigError(faults, hint="every setting, with its default, is in config.sample.yaml")
     top, sync = found[()], found["skills", SKILL]
@@ -253,7 +256,7 @@ def parse(document: Document) -> Config:
         field_mapping=sync["field_mapping"],
         log_level="verbose" if sync["debug"] else sync["log_level"],
         brevo=BrevoSettings(**_attributes(found["brevo",])),
-        retry=Backoff(**_attributes(found["retry",])),
+        retry=Backoff(**_attributes(retry)),
         batch=BatchSettings(**found["batch",]),
         hybrid=HybridSettings(**_attributes(found["hybrid",])),
         notifications=NotificationSettings(**_attributes(found["notifications",])),

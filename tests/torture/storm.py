@@ -428,7 +428,7 @@ def _config(plan: Plan, directory: Path, sandbox: Sandbox, receiver: Receiver) -
         options={"delete_behavior": "hard", "list_id": LIST, "sync_mode": plan.mode},
         debug=True,
         brevo={"timeout_seconds": 0.5, **(RATES if plan.mode == "hybrid" else {})},
-        retry={"first_seconds": 0.2, "cap_seconds": 2, "max_attempts": 50},
+        retry={"first_seconds": 1, "cap_seconds": 2, "max_attempts": 50},
         batch=BATCH,
         hybrid=HYBRID,
         metrics={"textfile": str(directory / "outboxd.prom"), "interval_seconds": 1},
