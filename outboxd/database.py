@@ -42,7 +42,7 @@ SETTINGS = (
 LOST_FRAMES = sqlite3.SQLITE_IOERR_SHORT_READ
 """What is read ends early: others began a log of their own by an index that is still that of the old one."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 

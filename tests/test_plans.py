@@ -9,7 +9,16 @@ from contextlib import closing
 import pytest
 
 from outboxd import database, report
-from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
+from outboxd.outbox import (
+    addresses,
+    contacts,
+    customers,
+    endings,
+    imports,
+    notifications,
+    pruning,
+    statements,
+)
 
 PLANS = {
     "FRESH": (statements.FRESH, {"outbox_fresh"}),
@@ -38,16 +47,19 @@ PLANS = {
     "FINISH": (endings.FINISH, {"rowid"}),
     "PUT_BACK": (endings.PUT_BACK, {"rowid"}),
     "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
-    "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
+    "CUSTOMERS_BY_ADDRESS": (addresses.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
+    "GUESTS_BY_ADDRESS": (addresses.GUESTS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
     "MEET": (customers.MEET, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
-    "SAID": (contacts.SAID, {"contacts_synced_email"}),
+    "LEFT_BEHIND": (contacts.LEFT_BEHIND, {"key"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
-    "OWN": (customers.OWN, set()),
-    "REMEMBER": (customers.REMEMBER, set()),
+    "OWN": (addresses.OWN, set()),
+    "LEAVE": (addresses.LEAVE, set()),
+    "INHERIT": (addresses.INHERIT, {"key"}),
+    "DISOWN": (addresses.DISOWN, {"key"}),
     "CONTACTS": (contacts.CONTACTS, {"key"}),
     "OLD": (pruning.OLD, {"outbox_delivered"}),
     "OLD_TRIED": (pruning.OLD_TRIED, {"outbox_delivered"}),
@@ -84,6 +96,9 @@ PLANS = {
     "NEWEST dropped": (report.NEWEST["dropped"], {"outbox_dead"}),
     "DEAD": (report.DEAD, {"outbox_dead"}),
 }
+
+SORTED = {"OTHERS"}
+"""What may sort what it found: the attributes of the customers who share a contact."""
 
 OF_ONE_ROW = {"depth", "sqlite_sequence", "totals"}
 """What may be read from end to end: these have a row or a few."""
@@ -124,7 +139,10 @@ def fill(connection: sqlite3.Connection) -> None:
         "INSERT INTO contacts (customer_key, source, customer_id, synced_email) VALUES (?, 'custom', ?, ?)",
         [(f"custom:{number}", str(number), f"c{number}@example.com") for number in range(2000)],
     )
-    connection.execute("INSERT INTO addresses SELECT synced_email, source, customer_key FROM contacts")
+    connection.execute(
+        "INSERT INTO addresses (address_key, source, customer_key)"
+        " SELECT synced_email, source, customer_key FROM contacts"
+    )
     connection.execute(
         "INSERT INTO attempts (event_id, number, started_at, finished_at, verdict, error_code)"
         " SELECT id, 1, created_at, created_at, 'refused', 'no_address' FROM outbox WHERE status = 'dead'"
@@ -186,7 +204,7 @@ def test_a_hot_statement_uses_its_index_and_scans_no_table(filled: sqlite3.Conne
     assert steps
     assert {index for step in steps if (index := index_of(step))} == wanted
     assert [step for step in steps if step.startswith("SCAN") and not is_harmless(step)] == []
-    assert [step for step in steps if "TEMP B-TREE" in step] == []
+    assert [step for step in steps if "TEMP B-TREE" in step and name not in SORTED] == []
 
 
 def test_a_scan_would_be_noticed(filled: sqlite3.Connection) -> None:

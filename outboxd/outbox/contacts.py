@@ -1,5 +1,6 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Contact, Others, Register, Stamp
+from outboxd.keys import address_key
 from outboxd.outbox.rows import Write, at_once, table
 
 CONTACTS = """
@@ -25,14 +27,31 @@ CHANGED = (
 
 CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
 
-OTHERS = """
-SELECT max(deleted_at IS NULL OR born_at IS NOT NULL), max(iif(accepts_marketing = 0, consent_at, NULL))
-FROM contacts WHERE synced_email = :email AND customer_key <> :key
+STAMP = "dddd-dd-ddTdd:dd:dd.dddZ#d*".replace("d", "[0-9]")
+"""How a stamp is written, for GLOB: what is written otherwise another program wrote."""
+
+EMPTIED = hashlib.sha256(b'""').hexdigest()[:16]
+"""The hash of an attribute that is blank, as `fold.digest` makes it."""
+
+# The registers compare as they are written, by their times first. A blank may never have been told, and must
+# not hide what another one said.
+OTHERS = f"""
+SELECT register.key, max(register.value), max(is_alive), max(out_at)
+FROM (
+    SELECT deleted_at IS NULL OR born_at IS NOT NULL AS is_alive, fields,
+           iif(accepts_marketing = 0 AND consent_at GLOB '{STAMP}', CAST(consent_at AS TEXT), NULL) AS out_at
+    FROM contacts WHERE synced_email = :email AND customer_key <> :key
+)
+LEFT JOIN json_each(
+    iif(is_alive AND typeof(fields) = 'text' AND json_valid(fields), fields, '{{}}')
+) AS register
+ON register.value GLOB '[[]"[12][0-9][0-9][0-9]-*' AND register.value NOT GLOB '*"{EMPTIED}"]'
+GROUP BY register.key
 """
 
-SAID = """
-SELECT fields FROM contacts
-WHERE synced_email = :email AND customer_key <> :key AND (deleted_at IS NULL OR born_at IS NOT NULL)
+# Of those who left, whoever they are: the customer's own may be that of a guest who turned out to be them.
+LEFT_BEHIND = f"""
+SELECT max(out_at) FROM addresses WHERE address_key = :address_key AND out_at GLOB '{STAMP}'
 """
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
@@ -103,16 +122,19 @@ def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
 
 
-def others(ask: Callable[[str], Sequence[Sequence[Any]]]) -> Others:
-    """What `ask` tells of those others by OTHERS and, if one of them lives, by SAID."""
-    [(are_alive, out_at)] = ask(OTHERS)
-    newest: dict[str, Sequence[str]] = {}
-    for (fields,) in ask(SAID) if are_alive else ():
-        with suppress(ValueError, TypeError, AttributeError, RecursionError):  # another program spoiled it
-            for name, told in json.loads(fields).items():
-                newest[name] = max(told, newest.get(name, told))
-    said = {name: Register(Stamp.parse(at), digest) for name, (at, digest) in newest.items()}
-    return Others(bool(are_alive), _stamp(out_at), said)
+def others(ask: Callable[[str, dict[str, Any]], Sequence[Sequence[Any]]], key: str, email: str) -> Others:
+    """Who but the customer of this key has the contact at this address, as `ask`, which executes a statement,
+    tells.
+    """
+    found = ask(OTHERS, {"key": key, "email": email})
+    left_behind = ask(LEFT_BEHIND, {"address_key": address_key(email)})
+    out_at = [each for *_, each in (*found, *left_behind) if each is not None]
+    said = {}
+    for name, register, *_ in found:
+        with suppress(ValueError, TypeError):  # there is none, or another program spoiled it
+            at, digest = json.loads(register)
+            said[name] = Register(Stamp.parse(at), digest)
+    return Others(any(is_alive for *_, is_alive, _ in found), _stamp(max(out_at, default=None)), said)
 
 
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:

@@ -59,7 +59,8 @@ THEIRS = f"""
 customer_key IN (
     WITH erased AS MATERIALIZED ({ERASED_SINCE})
     SELECT customer_key FROM erased
-    UNION SELECT source || ':@' || address_key FROM present.addresses WHERE customer_key IN erased
+    UNION SELECT source || ':@' || address_key FROM present.addresses
+    WHERE customer_key IN erased AND is_heir
 )
 """
 

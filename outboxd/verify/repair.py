@@ -11,16 +11,12 @@ from datetime import datetime
 
 from outboxd.admit import admission
 from outboxd.event import Stamp
-from outboxd.outbox import Admission, Outbox
+from outboxd.outbox import Outbox, customers
 from outboxd.outbox.doubts import KEPT, Doubt
 from outboxd.outbox.rows import event_of
 from outboxd.sources import Options
 from outboxd.verify.believed import Believed
 from outboxd.verify.comparison import WRONG, Difference, Kind
-
-BY_ID = "SELECT customer_key FROM contacts WHERE source = :source AND customer_id = :customer_id"
-
-BY_ADDRESS = "SELECT customer_key FROM addresses WHERE address_key = :address_key AND source = :source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +90,7 @@ class Repair:
         if row is None:
             return False
         event = event_of(row, self._outbox.default_source)
-        return self._owner(admission(event, self._reading)) == customer_key
-
-    def _owner(self, found: Admission) -> str | None:
-        source = found.event.source
-        if found.customer_id is not None:
-            values = {"source": source, "customer_id": found.customer_id}
-            row = self._connection.execute(BY_ID, values).fetchone()
-            return row[0] if row else None
-        for address_key in found.address_keys:
-            values = {"source": source, "address_key": address_key}
-            if row := self._connection.execute(BY_ADDRESS, values).fetchone():
-                return str(row[0])
-        return None
+        return customers.owner(self._connection.execute, admission(event, self._reading)) == customer_key
 
 
 def _versions(customer: Believed) -> set[Stamp]:
