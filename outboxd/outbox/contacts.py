@@ -45,7 +45,7 @@ FROM (
 LEFT JOIN json_each(
     iif(is_alive AND typeof(fields) = 'text' AND json_valid(fields), fields, '{{}}')
 ) AS register
-ON register.value GLOB '[[]"[12][0-9][0-9][0-9]-*' AND register.value NOT GLOB '*"{EMPTIED}"]'
+ON register.value GLOB '[[]"{STAMP}","*"]' AND register.value NOT GLOB '*"{EMPTIED}"]'
 GROUP BY register.key
 """
 
