@@ -118,7 +118,8 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     if present is None:
         return Then(pending)
     backup.execute(ATTACH, {"present": f"{present.absolute().as_uri()}?mode=ro"})
-    backup.execute(KNOWN if backup.execute(KNOWS_HEIRS).fetchone() else KNOWN_BEFORE)
+    known = KNOWN if backup.execute(KNOWS_HEIRS).fetchone() else KNOWN_BEFORE
+    backup.execute(known)
     lost, undelivered = backup.execute(WRITTEN_SINCE).fetchone()
     return Then(
         pending,
