@@ -74,7 +74,6 @@ class Outbox:
         with database.explained(path):  # the log, too: later others may lie at these places
             with turn(path), self._writer() as writer:
                 database.keep_log(path, writer)  # a copy that was put here has none yet
-            self._watch.execute("PRAGMA temp_store = MEMORY")  # what it sorts is little, the disk may be full
             self._watch.execute("PRAGMA data_version").fetchone()
         self.anchor.hold_log()
         self._is_log_settled = self.is_log_lost = False
