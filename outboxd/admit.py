@@ -21,4 +21,5 @@ def admission(event: Event, options: sources.Options) -> Admission:
     if reading.customer_id is None and not addresses:
         detail = "the payload has neither a customer id nor an address"
         return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
-    return Admission(event, reading.customer_id, addresses)
+    is_redaction = reading.kind is Kind.REDACTED
+    return Admission(event, reading.customer_id, addresses, is_redaction=is_redaction)

@@ -76,7 +76,7 @@ MEANINGS = {
 }
 """What an error says of a file that can be opened, and its mend, by its kind."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every revision of the schema that this version knows, oldest first (a test holds it to migrations/)."""
 
 

@@ -19,7 +19,7 @@ from outboxd.clock import to_text
 from outboxd.errors import NoOutboxError
 from outboxd.event import Event, Others
 from outboxd.keys import address_key
-from outboxd.outbox import Admission, Outbox, customers
+from outboxd.outbox import Admission, Outbox, addresses, customers
 from outboxd.outbox.rows import EVENT, event_of
 from outboxd.sources import Options
 
@@ -47,8 +47,7 @@ SHARERS = "SELECT * FROM contacts WHERE synced_email = :email"
 
 ADDRESSES = """
 SELECT addresses.* FROM json_each(:wanted) AS wanted
-JOIN addresses ON addresses.source = json_extract(wanted.value, '$[0]')
-              AND address_key = json_extract(wanted.value, '$[1]')
+JOIN addresses ON address_key = json_extract(wanted.value, '$[1]')
 """
 
 PENDING = """
@@ -152,7 +151,7 @@ class _Copy:
         found |= {
             row[0] for row in shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))})
         }
-        found |= {row[2] for row in shop.execute(customers.CUSTOMERS_BY_ADDRESS, self._wanted)}
+        found |= {row[2] for row in shop.execute(addresses.CUSTOMERS_BY_ADDRESS, self._wanted)}
         self._keys = {"keys": json.dumps(sorted(found))}
 
     def into(self, draft: sqlite3.Connection, event_ids: Iterable[int]) -> None:

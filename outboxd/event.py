@@ -159,8 +159,8 @@ class Contact:
 
 
 class Others(NamedTuple):
-    """The other customers who have the same contact in Brevo: whether one of them lives, when one of them
-    opted out last, and of each attribute what the living said last.
+    """The other customers who have the same contact in Brevo: whether one of them lives, when one of them, or
+    of those who had it, opted out last there, and of each attribute the last value that the living said.
     """
 
     are_alive: bool = False

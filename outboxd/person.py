@@ -30,7 +30,8 @@ ORDER BY customer_key
 EVENTS_OF = """
 SELECT id, status FROM outbox
 WHERE event <> :redaction AND customer_key IN (
-    SELECT :key UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key
+    SELECT :key
+    UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key AND is_heir
 )
 ORDER BY id
 """

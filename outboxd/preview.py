@@ -29,7 +29,7 @@ from outboxd.event import Attribute, Contact, Event, Nothing, Others, Remove, Un
 from outboxd.exports import Refusal
 from outboxd.fold import fold
 from outboxd.mapping import needs_document, statement
-from outboxd.outbox import Admission, contacts, customers
+from outboxd.outbox import Admission, addresses, contacts, customers
 from outboxd.outbox.rows import execute
 
 LAST_ID = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
@@ -107,7 +107,7 @@ class Preview:
             for event, entry in events:
                 if event.id not in owners:
                     self._leave_alone(entry.reading.note or "nothing is to be done")
-                elif told := self._fold(draft, owners[event.id], event, entry):
+                elif told := self._fold(draft, owners[event.id][0], event, entry):
                     doomed.append(Refusal(entry.number, told, is_written=True))
         self.counts["would_die"] += len(doomed)
         return doomed
@@ -130,7 +130,7 @@ class Preview:
         ids = json.dumps([[each.event.source, each.customer_id] for each in admissions if each.customer_id])
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
-        known += [row[2] for row in self._shop.execute(customers.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
+        known += [row[2] for row in self._shop.execute(addresses.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
         self._put(draft, "contacts", CONTACTS, {"keys": json.dumps(known)})
         self._put(draft, "addresses", ADDRESSES, {"wanted": wanted})
 
@@ -147,8 +147,7 @@ class Preview:
 
     def _others(self, draft: Any, key: str, email: str) -> Others:
         self._meet(draft, email)
-        values = {"key": key, "email": email}
-        return contacts.others(lambda sql: draft.exec_driver_sql(sql, values).all())
+        return contacts.others(lambda sql, values: draft.exec_driver_sql(sql, values).all(), key, email)
 
     def _fold(self, draft: Any, key: str, event: Event, entry: Entry) -> str | None:
         """What becomes of one row; the reason if it would be a dead letter."""
@@ -181,7 +180,7 @@ class Preview:
         if isinstance(folded.change, Upsert | Remove):
             self._meet(draft, folded.change.email)
             execute(draft, contacts.overtake([(key, folded.change.email)]))
-        execute(draft, customers.remember([folded.contact]))
+        execute(draft, addresses.remember([folded.contact]))
         return None
 
     def _count(self, contact: Contact, change: Upsert) -> None:

@@ -223,6 +223,30 @@ def test_who_was_erased_since_stays_erased_if_nobody_knew_yet_whose_the_event_wa
     assert_gone(shop)
 
 
+@pytest.mark.parametrize("is_old", [False, True], ids=["current", "not yet upgraded"])
+def test_who_was_erased_since_is_kept_apart_from_others_at_the_address(
+    shop: Shop, saved: Path, is_old: bool
+) -> None:
+    """What was written of a guest goes with the one who turned out to be them; late news comes to nothing."""
+    shop.sent("created", email=ANN, firstName="Annabel")
+    shop.sent("created", id=8, email="bob@example.com")
+    back_up(shop.path, saved)
+    shop.sent("updated", id=7, firstName="Annabel")
+    shop.later(seconds=1)
+    shop.sent("updated", id=7, email=ANN)
+    shop.later(seconds=1)
+    shop.sent("redacted", id=7)
+    if is_old:
+        with closing(sqlite3.connect(shop.path)) as connection, connection:
+            for column in ("out_at", "is_heir"):
+                connection.execute(f"ALTER TABLE addresses DROP COLUMN {column}")
+    assert back(shop, saved).then.erased == 1
+    assert shop.rows("SELECT customer_key FROM outbox") == [("custom:8",)]
+    shop.later(minutes=1)
+    assert shop.sent("updated", email=ANN)["attempts_made"][0]["verdict"] == "superseded"
+    assert [contact["email"] for contact in shop.sandbox.contacts] == ["bob@example.com"]
+
+
 def test_a_shop_that_never_stops_writing_does_not_hold_up_a_restore(shop: Shop, saved: Path) -> None:
     """And each event is where the restore left off: in the copy that is kept, or in the outbox."""
     shop.enqueue("created", id=1, email="mara@example.com", note="x" * 200_000)

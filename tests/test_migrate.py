@@ -16,7 +16,10 @@ from alembic.script import ScriptDirectory
 import outboxd
 from outboxd import database
 from outboxd.errors import EX_CONFIG, DatabaseError, NoOutboxError, SchemaError
+from outboxd.keys import address_key
 from outboxd.locks import drainer, turn
+
+MARA = "mara@example.com"
 
 MIGRATE = """
 import sys
@@ -68,6 +71,42 @@ def test_whom_an_older_version_left_with_one_contact_is_told_again(tmp_path: Pat
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT customer_key FROM contacts WHERE is_overtaken ORDER BY 1")
         assert found.fetchall() == [("custom:1",), ("custom:2",)]
+
+
+def test_whoever_had_an_address_second_is_found_by_it_after_an_upgrade(tmp_path: Path) -> None:
+    """Whoever turned out to be a guest is still known as such; what another program spoiled is nobody's."""
+    path = tmp_path / "outbox.db"
+    migrate_to("0008", path)
+    guest = f"custom:@{address_key(MARA)}"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO contacts (customer_key, source, email, synced_email) VALUES (?, 'custom', ?, ?)",
+            [
+                (guest, None, None),
+                ("custom:1", MARA, MARA),
+                ("custom:2", MARA, "other@example.com"),
+                ("custom:3", MARA.encode(), None),
+            ],
+        )
+        connection.execute(
+            "INSERT INTO contacts (customer_key, source, email) VALUES ('4', 'c', CAST(X'ff' AS TEXT))"
+        )
+        rows = [(address_key(MARA), "custom:1"), (address_key("former@example.com"), "custom:1")]
+        connection.executemany("INSERT INTO addresses VALUES (?, 'custom', ?)", rows)
+    database.migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = bytes
+        found = connection.execute(
+            "SELECT address_key, customer_key, is_heir, out_at FROM addresses"
+        ).fetchall()
+        assert connection.execute("PRAGMA integrity_check").fetchone() == (b"ok",)
+    known = {(address.decode(), key.decode(), heir) for address, key, heir, _ in found}
+    assert {each for each in known if each[1] != "4"} == {
+        (address_key(MARA), "custom:1", 1),
+        (address_key("former@example.com"), "custom:1", 1),
+        (address_key(MARA), "custom:2", 0),
+        (address_key("other@example.com"), "custom:2", 0),
+    }
 
 
 def migrate_to(revision: str, path: Path) -> None:

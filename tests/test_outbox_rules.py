@@ -23,6 +23,8 @@ LEASE = timedelta(seconds=60)
 Name = tuple[str | None, str | None]
 NAMES: list[Name] = [("1", None), ("1", "a@example.com"), (None, "a@example.com"), ("2", "a@example.com")]
 NAMES += [("2", None), (None, "b@example.com"), ("3", "b@example.com"), (None, None)]
+REDACTION: Name = (None, "A@example.com")
+"""Of all who have the address."""
 VERDICTS = (
     *(Verdict.DELIVERED, Verdict.UNCHANGED, Verdict.SUPERSEDED),
     *(Verdict.RETRY, Verdict.REFUSED, Verdict.BLOCKED, None),
@@ -64,11 +66,11 @@ class Drainers(RuleBasedStateMachine):
 
     # What programs, drainers and operators do
 
-    @initialize(names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=8))
+    @initialize(names=st.lists(st.sampled_from([*NAMES, REDACTION]), min_size=1, max_size=8))
     def begin(self, names: list[Name]) -> None:
         self.write(names)
 
-    @rule(names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4))
+    @rule(names=st.lists(st.sampled_from([*NAMES, REDACTION]), min_size=1, max_size=4))
     def write(self, names: list[Name]) -> None:
         rows = [("customer_updated", "{}", None, None, None)] * len(names)
         for event_id, name in zip(intake.write(self.path, rows, lambda: self.now), names, strict=True):
@@ -96,8 +98,20 @@ class Drainers(RuleBasedStateMachine):
                 admissions.append(Admission(event, outcome=Outcome(Verdict.REFUSED, detail="nobody")))
                 self.status[event.id] = "dead"
             else:
-                admissions.append(Admission(event, customer_id, (address_key(email),) if email else ()))
+                address_keys = (address_key(email),) if email else ()
+                is_redaction = self.named[event.id] == REDACTION
+                admissions.append(Admission(event, customer_id, address_keys, is_redaction=is_redaction))
         self.drainers[drainer].admit(admissions, self.now)
+        self._count_copies()
+
+    def _count_copies(self) -> None:
+        """What is about several customers was copied: of those who have one address each has one event."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            rows = connection.execute("SELECT id, customer_key FROM outbox WHERE id > ?", (len(self.status),))
+            copies = dict(rows.fetchall())
+        assert None not in copies.values()
+        self.status |= dict.fromkeys(copies, "pending")
+        self.named |= dict.fromkeys(copies, REDACTION)
 
     @rule(drainer=DRAINERS, limit=st.integers(1, 4))
     def claim(self, drainer: int, limit: int) -> None:

@@ -9,7 +9,16 @@ from contextlib import closing
 import pytest
 
 from outboxd import draft, report
-from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
+from outboxd.outbox import (
+    addresses,
+    contacts,
+    customers,
+    endings,
+    imports,
+    notifications,
+    pruning,
+    statements,
+)
 from tests.outboxes import new_outbox
 
 PLANS = {
@@ -39,17 +48,20 @@ PLANS = {
     "FINISH": (endings.FINISH, {"rowid"}),
     "PUT_BACK": (endings.PUT_BACK, {"rowid"}),
     "CUSTOMERS_BY_ID": (customers.CUSTOMERS_BY_ID, {"contacts_customer_once"}),
-    "CUSTOMERS_BY_ADDRESS": (customers.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
+    "CUSTOMERS_BY_ADDRESS": (addresses.CUSTOMERS_BY_ADDRESS, {"key", "outbox_one_head"}),
+    "GUESTS_BY_ADDRESS": (addresses.GUESTS_BY_ADDRESS, {"key", "outbox_one_head"}),
     "ATTEMPT": (endings.ATTEMPT, set()),
     "SAVE_CONTACTS": (contacts.SAVE_CONTACTS, {"key"}),
     "MEET": (customers.MEET, {"key"}),
     "OTHERS": (contacts.OTHERS, {"contacts_synced_email"}),
-    "SAID": (contacts.SAID, {"contacts_synced_email"}),
     "SHARERS": (draft.SHARERS, {"contacts_synced_email"}),
+    "LEFT_BEHIND": (contacts.LEFT_BEHIND, {"key"}),
     "OVERTAKE": (contacts.OVERTAKE, {"key", "contacts_synced_email"}),
     "MAKE": (customers.MAKE, set()),
-    "OWN": (customers.OWN, set()),
-    "REMEMBER": (customers.REMEMBER, set()),
+    "OWN": (addresses.OWN, set()),
+    "LEAVE": (addresses.LEAVE, set()),
+    "INHERIT": (addresses.INHERIT, {"key"}),
+    "DISOWN": (addresses.DISOWN, {"key"}),
     "CONTACTS": (contacts.CONTACTS, {"key"}),
     "OLD": (pruning.OLD, {"outbox_delivered"}),
     "OLD_TRIED": (pruning.OLD_TRIED, {"outbox_delivered"}),
@@ -124,7 +136,10 @@ def fill(connection: sqlite3.Connection) -> None:
         "INSERT INTO contacts (customer_key, source, customer_id, synced_email) VALUES (?, 'custom', ?, ?)",
         [(f"custom:{number}", str(number), f"c{number}@example.com") for number in range(2000)],
     )
-    connection.execute("INSERT INTO addresses SELECT synced_email, source, customer_key FROM contacts")
+    connection.execute(
+        "INSERT INTO addresses (address_key, source, customer_key)"
+        " SELECT synced_email, source, customer_key FROM contacts"
+    )
     connection.execute(
         "INSERT INTO attempts (event_id, number, started_at, finished_at, verdict, error_code)"
         " SELECT id, 1, created_at, created_at, 'refused', 'no_address' FROM outbox WHERE status = 'dead'"

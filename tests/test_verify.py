@@ -19,7 +19,7 @@ from outboxd.brevo.sandbox import Attribute, Fault
 from outboxd.errors import BlockedError, OutboxdError
 from outboxd.event import Outcome, Stamp, Verdict
 from outboxd.outbox import doubts
-from outboxd.verify import believed, patiently, repair
+from outboxd.verify import believed, patiently
 from tests.shop import KEY, MakeShop, Shop
 from tests.stories import META_KEY, PLATFORMS, address, story
 from tests.test_plans import fill, index_of, plan
@@ -682,8 +682,6 @@ def _never(told: object) -> None:
         (believed.EVERYONE, {"key", "outbox_pending"}),
         (doubts.STANDS, {"key", "outbox_pending", "rowid"}),
         (doubts.KEPT, {"rowid"}),
-        (repair.BY_ID, {"contacts_customer_once"}),
-        (repair.BY_ADDRESS, {"key"}),
     ],
 )
 def test_no_statement_reads_more_than_it_needs(db: Path, sql: str, wanted: set[str]) -> None:

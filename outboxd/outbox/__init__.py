@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
@@ -186,7 +185,7 @@ class Outbox:
 
     def others(self, customer_key: str, email: str) -> Others:
         """Who but this customer has the contact at this address. Safe for many threads."""
-        return contacts.others(partial(self._look, key=customer_key, email=email))
+        return contacts.others(lambda sql, values: self._look(sql, **values), customer_key, email)
 
     def state(self, key: str) -> str | None:
         """What was kept under `key`."""
@@ -195,23 +194,23 @@ class Outbox:
     # The life of an event.
 
     def admit(self, admissions: Sequence[Admission], now: datetime) -> int:
-        """Give each event its customer, and each customer without one a head; end what ends here.
+        """Give each event its customer, and each customer without one a head; end what ends here. Of an event
+        that is about several customers each gets a copy.
 
         Returns how many came to customers who waited already.
         """
         with self._transaction() as connection:
             waiting = _still_fresh(connection, admissions)
             going_on = [admission for admission in waiting if admission.outcome is None]
-            keys = customers.of(connection, going_on)
-            clocks = _clocks(connection, set(keys.values()))
+            whose = customers.spread(connection, going_on)
+            clocks = _clocks(connection, {key for _, key in whose})
             rows = []
-            for admission in going_on:
-                key = keys[admission.event.id]
+            for event, key in whose:
                 is_head = key not in clocks
-                clocks.setdefault(key, to_text(min(admission.event.created_at, now)))
-                rows.append({"id": admission.event.id, "key": key, "is_head": is_head, "at": clocks[key]})
+                clocks.setdefault(key, to_text(min(event.created_at, now)))
+                rows.append({"id": event.id, "key": key, "is_head": is_head, "at": clocks[key]})
             execute(connection, at_once(statements.ADMIT, rows))
-            live = {keys[each.event.id] for each in going_on if not each.event.is_backfill}
+            live = {key for event, key in whose if not event.is_backfill}
             connection.exec_driver_sql(statements.HURRY, {"keys": json.dumps(sorted(live))})
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             execute(connection, endings.finish(ended, now))

@@ -1,7 +1,8 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
+import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Contact, Others, Register, Stamp
+from outboxd.keys import address_key
 from outboxd.outbox.rows import Write, at_once, table
 
 CONTACTS = """
@@ -25,14 +27,31 @@ CHANGED = (
 
 CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
 
-OTHERS = """
-SELECT max(deleted_at IS NULL OR born_at IS NOT NULL), max(iif(accepts_marketing = 0, consent_at, NULL))
+STAMP = "dddd-dd-ddTdd:dd:dd.dddZ#d*".replace("d", "[0-9]")
+"""How a stamp is written, for GLOB: what is written otherwise another program wrote."""
+
+SPOILED = (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError)
+"""What comes of reading something else than was written."""
+
+FEW = 100
+"""Rows that are read at once: of more Python would look whether they are garbage."""
+
+Said = Mapping[str, list[str]]
+"""Attributes as they are written: the stamp, and the hash, of each."""
+
+EMPTIED = hashlib.sha256(b'""').hexdigest()[:16]
+"""The hash of an attribute that is blank, as `fold.digest` makes it."""
+
+# As bytes: each text would be decoded by a call of its own.
+OTHERS = f"""
+SELECT deleted_at IS NULL OR born_at IS NOT NULL, CAST(fields AS BLOB),
+       iif(accepts_marketing = 0 AND consent_at GLOB '{STAMP}', CAST(consent_at AS TEXT), NULL)
 FROM contacts WHERE synced_email = :email AND customer_key <> :key
 """
 
-SAID = """
-SELECT fields FROM contacts
-WHERE synced_email = :email AND customer_key <> :key AND (deleted_at IS NULL OR born_at IS NOT NULL)
+# Of those who left, whoever they are: the customer's own may be that of a guest who turned out to be them.
+LEFT_BEHIND = f"""
+SELECT max(out_at) FROM addresses WHERE address_key = :address_key AND out_at GLOB '{STAMP}'
 """
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
@@ -70,7 +89,7 @@ def contact(row: Sequence[Any]) -> Contact:
     """The contact in a row of the table; of one that another program spoiled only whose it is."""
     try:
         return _contact(row)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except SPOILED:
         return Contact(customer_key=row[0], source=str(row[1]), is_legible=False)
 
 
@@ -103,16 +122,46 @@ def _stamp(text: str | None) -> Stamp | None:
     return Stamp.parse(text) if text else None
 
 
-def others(ask: Callable[[str], Sequence[Sequence[Any]]]) -> Others:
-    """What `ask` tells of those others by OTHERS and, if one of them lives, by SAID."""
-    [(are_alive, out_at)] = ask(OTHERS)
-    newest: dict[str, Sequence[str]] = {}
-    for (fields,) in ask(SAID) if are_alive else ():
-        with suppress(ValueError, TypeError, AttributeError, RecursionError):  # another program spoiled it
-            for name, told in json.loads(fields).items():
-                newest[name] = max(told, newest.get(name, told))
-    said = {name: Register(Stamp.parse(at), digest) for name, (at, digest) in newest.items()}
-    return Others(bool(are_alive), _stamp(out_at), said)
+def others(ask: Callable[[str, dict[str, Any]], Sequence[Sequence[Any]]], key: str, email: str) -> Others:
+    """Who but the customer of this key has the contact at this address, as `ask`, which executes a statement,
+    tells.
+    """
+    found = ask(OTHERS, {"key": key, "email": email})
+    left_behind = ask(LEFT_BEHIND, {"address_key": address_key(email)})
+    out_at = [each for *_, each in (*found, *left_behind) if each is not None]
+    living = [fields for is_alive, fields, _ in found if is_alive]
+    return Others(bool(living), _stamp(max(out_at, default=None)), _said(living))
+
+
+def _said(told: Sequence[bytes]) -> dict[str, Register]:
+    """Of each attribute the newest value that stands in any of these, of which there may be thousands."""
+    newest: Said = {}
+    for start in range(0, len(told), FEW):
+        part = told[start : start + FEW]
+        try:
+            newest = _newest([newest, *json.loads(b"[%b]" % b",".join(part))])
+        except SPOILED:  # one of them is, by another program
+            newest = _newest([newest, *(each for fields in part for each in _legible(fields))])
+    return {name: Register(Stamp.parse(at), digest) for name, (at, digest) in newest.items()}
+
+
+def _newest(told: Sequence[Said]) -> Said:
+    """A blank may never have been told, and hides nothing that another one said."""
+    newest = {}
+    for name in set[str]().union(*told):
+        registers = [fields[name] for fields in told if name in fields]
+        found = max(registers)
+        if found[1] == EMPTIED:
+            found = max((each for each in registers if each[1] != EMPTIED), default=found)
+        Stamp.parse(found[0])
+        newest[name] = found
+    return newest
+
+
+def _legible(fields: bytes) -> Iterator[Said]:
+    with suppress(*SPOILED):
+        told = json.loads(fields)
+        yield _newest([told])
 
 
 def save(changed: Sequence[Contact], now: datetime) -> list[Write]:

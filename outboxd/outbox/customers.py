@@ -1,15 +1,18 @@
-"""Whose event it is: customers by the shop's id and by address. Addresses are kept as hashes."""
+"""Whose event it is: customers by the shop's id and by address."""
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from outboxd.event import NO_ADDRESS, Contact, Event, Outcome
-from outboxd.keys import address_key, hashed
+from outboxd.event import NO_ADDRESS, Event, Outcome
+from outboxd.keys import hashed
+from outboxd.outbox import addresses
+from outboxd.outbox.addresses import CUSTOMERS_BY_ADDRESS, GUESTS_BY_ADDRESS, Address, Ask, Holder
 from outboxd.outbox.rows import Write, at_once, execute, many, table
 
 CUSTOMERS_BY_ID = """
@@ -17,17 +20,6 @@ SELECT customer_key, contacts.source, customer_id
 FROM json_each(:wanted) AS wanted
 JOIN contacts ON contacts.source = json_extract(wanted.value, '$[0]')
              AND contacts.customer_id = json_extract(wanted.value, '$[1]')
-"""
-
-CUSTOMERS_BY_ADDRESS = """
-SELECT addresses.source, address_key, contacts.customer_key, customer_id,
-       deleted_at IS NULL OR born_at IS NOT NULL,
-       EXISTS (SELECT 1 FROM outbox WHERE outbox.customer_key = contacts.customer_key
-                 AND is_head = 1 AND claimed_at IS NOT NULL)
-FROM json_each(:wanted) AS wanted
-JOIN addresses ON addresses.source = json_extract(wanted.value, '$[0]')
-              AND address_key = json_extract(wanted.value, '$[1]')
-JOIN contacts USING (customer_key)
 """
 
 # A customer whose events named no address yet takes over what is known of the address that is theirs.
@@ -59,26 +51,34 @@ WHERE status = 'dead' AND dropped_at IS NULL AND customer_key IN (SELECT value F
 """
 
 MAKE = f"""
-INSERT OR IGNORE INTO contacts (customer_key, source, customer_id, is_overtaken)
-SELECT key, source, customer_id, is_overtaken FROM {table("key", "source", "customer_id", "is_overtaken")}
+INSERT OR IGNORE INTO contacts (customer_key, source, customer_id)
+SELECT key, source, customer_id FROM {table("key", "source", "customer_id")}
 """
 
-# Whoever of two with one address is delivered later is to see what the other one said.
-MEET = "UPDATE contacts SET is_overtaken = 1 WHERE customer_key = :key"
+# Whoever of several with one address is delivered later is to see what the others said; of those who were
+# delivered already that is seen to when it is recorded.
+MEET = f"""
+UPDATE contacts SET is_overtaken = 1
+WHERE is_overtaken = 0 AND synced_email IS NULL AND customer_key IN (
+    SELECT addresses.customer_key FROM {table("source", "address")} CROSS JOIN addresses
+    ON address_key = told.address AND addresses.source = told.source
+    WHERE EXISTS (
+        SELECT 1 FROM addresses AS other WHERE other.address_key = told.address
+        AND other.source = told.source AND other.customer_key <> addresses.customer_key
+    )
+)
+"""
 
 NAME = "UPDATE contacts SET customer_id = :customer_id WHERE customer_key = :key"
 
-OWN = f"""
-INSERT INTO addresses (source, address_key, customer_key)
-SELECT source, address, key FROM {table("source", "address", "key")} WHERE true
-ON CONFLICT DO UPDATE SET customer_key = excluded.customer_key WHERE customer_key <> excluded.customer_key
+COPY = """
+INSERT INTO outbox (event, payload, source, occurred_at, is_backfill, created_at, next_attempt_at)
+SELECT event, payload, source, occurred_at, is_backfill, created_at, created_at FROM outbox WHERE id = :id
 """
 
-REMEMBER = f"""
-INSERT INTO addresses (source, address_key, customer_key)
-SELECT source, address, key FROM {table("source", "address", "key")} WHERE true
-ON CONFLICT DO NOTHING
-"""
+
+ELSEWHERE = frozenset({""})
+"""In place of the addresses of a customer who was met by id alone, and asked for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ class Admission:
     customer_id: str | None = None
     address_keys: tuple[str, ...] = ()
     outcome: Outcome | None = None
+    is_redaction: bool = False
 
 
 def customer_key(admission: Admission) -> str:
@@ -101,98 +102,158 @@ def customer_key(admission: Admission) -> str:
     return f"{source}:#{hashed(customer_id)}"
 
 
-def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, str]:
+def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, list[str]]:
     """The customer of each event, by event id; new customers and addresses are written down.
 
-    The shop's id decides. An event without one belongs to whoever has the address; an id seen for the
-    first time joins the customer of its address if that one has no id yet (an order of a guest who
-    then registers), and is a customer of its own otherwise (two accounts with one address). An id that
-    was known before its address takes over the customer who was known by that address alone.
+    The shop's id decides. An event without one belongs to whoever has the address by now; `addresses.chosen`
+    says which of several. So does a deletion: the contact stays while another customer has it, for a deletion
+    too few can be made up for, and one too many cannot. A redaction that names an address alone is about all
+    who have it, the one whose event it is before the others.
+    An id seen for the first time joins the customer of its address if that one has no id yet (an order of a
+    guest who then registers), and is a customer of its own otherwise (two accounts with one address). An id
+    that was known before its address takes over the customer who was known by that address alone.
     """
-    directory = _Directory(connection, admissions)
-    found = {admission.event.id: directory.customer(admission) for admission in admissions}
+    directory = _Directory(connection.exec_driver_sql, admissions)
+    found = {admission.event.id: directory.customers(admission) for admission in admissions}
     execute(connection, at_once(MAKE, directory.made))
     many(connection, NAME, directory.named)
-    many(connection, MEET, [{"key": key} for key in sorted(directory.met)])
-    owned = [{"source": s, "address": a, "key": key} for (s, a), key in directory.owned.items()]
-    execute(connection, at_once(OWN, owned))
+    execute(connection, addresses.own(directory.owned))
     merged = [{"key": key, "old": old} for old, key in directory.merged.items()]
-    for statement in (ABSORB, RETIRE, HAND_OVER):
-        many(connection, statement, merged)
+    for statement, rows in (
+        (addresses.INHERIT, directory.inherited),
+        (addresses.DISOWN, directory.inherited),
+        *((each, merged) for each in (ABSORB, RETIRE, HAND_OVER)),
+    ):
+        many(connection, statement, rows)
+    new = {row["key"] for row in directory.made}
+    met = sorted({address for address, key in directory.owned if key in new})
+    execute(connection, at_once(MEET, [{"source": source, "address": address} for source, address in met]))
     execute(connection, revive_unaddressed(directory.merged.values()))
-    return {event_id: directory.merged.get(key, key) for event_id, key in found.items()}
+    return {
+        event_id: list(dict.fromkeys(directory.merged.get(key, key) for key in keys))
+        for event_id, keys in found.items()
+    }
+
+
+def spread(connection: Connection, admissions: Sequence[Admission]) -> list[tuple[Event, str]]:
+    """As `of`, each event with its customer: what is about several is copied, an event for each of them."""
+    found = of(connection, admissions)
+    spread = []
+    for admission in admissions:
+        event = admission.event
+        first, *others = found[event.id]
+        spread.append((event, first))
+        for key in others:
+            made = connection.exec_driver_sql(COPY, {"id": event.id})
+            spread.append((replace(event, id=int(made.lastrowid)), key))
+    return spread
+
+
+def owner(ask: Ask, admission: Admission) -> str | None:
+    """Whose the event would be, if that is somebody who is known already."""
+    directory = _Directory(ask, [admission])
+    return directory.by_id(admission) if admission.customer_id else directory.by_address(admission)
 
 
 class _Directory:
     """Customers by id and by address: as they are known, and as one batch of events makes them known."""
 
-    def __init__(self, connection: Connection, admissions: Sequence[Admission]) -> None:
+    def __init__(self, ask: Ask, admissions: Sequence[Admission]) -> None:
         self.made: list[dict[str, Any]] = []
-        self.met: set[str] = set()
         self.named: list[dict[str, Any]] = []
         self.merged: dict[str, str] = {}
-        self.owned: dict[tuple[str, str], str] = {}
+        self.inherited: list[dict[str, Any]] = []
+        self.owned: dict[tuple[Address, str], None] = {}
         self._by_id: dict[tuple[str, str], str] = {}
-        self._by_address: dict[tuple[str, str], str] = {}
-        self._with_id: set[str] = set()
-        self._gone: set[str] = set()
+        self._holders: dict[str, Holder] = {}
+        self._at: defaultdict[Address, dict[str, Holder]] = defaultdict(dict)
         ids = {(a.event.source, a.customer_id) for a in admissions if a.customer_id is not None}
-        addresses = {(a.event.source, address) for a in admissions for address in a.address_keys}
-        for key, source, customer_id in connection.exec_driver_sql(
-            CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
-        ):
+        for key, source, customer_id in ask(CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}):
             self._by_id[source, customer_id] = key
-        for source, address, key, customer_id, is_alive, is_in_flight in connection.exec_driver_sql(
-            CUSTOMERS_BY_ADDRESS, {"wanted": json.dumps(sorted(addresses))}
-        ):
-            self._by_address[source, address] = key
-            if customer_id is not None or is_in_flight:
-                self._with_id.add(key)  # whoever is in flight cannot be taken over now
-            if not is_alive:
-                self._gone.add(key)
+        named = {address for each in admissions for address in _addresses(each)}
+        alone = {address for each in admissions if each.customer_id is None for address in _addresses(each)}
+        for sql, wanted in ((CUSTOMERS_BY_ADDRESS, alone), (GUESTS_BY_ADDRESS, named - alone)):
+            for address, holder in addresses.holders(ask, sql, wanted) if wanted else ():
+                self._at[address][holder.key] = self._holders.setdefault(holder.key, holder)
 
-    def customer(self, admission: Admission) -> str:
-        """Whose event it is; somebody new if need be."""
-        source, customer_id = admission.event.source, admission.customer_id
-        owners = [self._by_address.get((source, address)) for address in admission.address_keys]
-        at_address = next((owner for owner in owners if owner is not None), None)
-        if customer_id is None:
-            key = at_address
+    def customers(self, admission: Admission) -> list[str]:
+        """Whose event it is, before the others whom it is about; somebody new if need be."""
+        if admission.customer_id is not None:
+            keys = [self._named(admission)]
         else:
-            key = self._by_id.get((source, customer_id))
-            if key is None and at_address is not None and at_address not in self._with_id:
-                key = at_address
-                self.named.append({"key": key, "customer_id": customer_id})
+            keys = self._concerned(admission) or [self.by_address(admission) or self._made(admission)]
+        key = keys[0]
+        holder = self._holders.setdefault(key, Holder(key, has_id=True, addresses=ELSEWHERE))
+        holder.is_pending = True
+        for address in _addresses(admission):
+            self.owned[address, key] = None
+            self._at[address][key] = holder
+        return keys
+
+    def by_id(self, admission: Admission) -> str | None:
+        """Whoever has the id of the event, if that is known."""
+        return self._by_id.get((admission.event.source, admission.customer_id or ""))
+
+    def by_address(self, admission: Admission) -> str | None:
+        """Whose an event without an id is, by the first of its addresses that anybody has to do with."""
+        found = (addresses.chosen(each[1], self._at[each].values()) for each in _addresses(admission))
+        return next((key for key in found if key is not None), None)
+
+    def _concerned(self, admission: Admission) -> list[str]:
+        """All whom a redaction without an id is about."""
+        wanted = _addresses(admission) if admission.is_redaction else ()
+        found = [key for each in wanted for key in addresses.concerned(each[1], self._at[each].values())]
+        return list(dict.fromkeys(found))
+
+    def _named(self, admission: Admission) -> str:
+        """Whose an event with an id is. Guests who have its address turn out to be the same person."""
+        guests = self._guests(admission)
+        key = self.by_id(admission)
+        if key is None and guests:
+            key = guests[0].key
+            guests[0].has_id = True
+            self.named.append({"key": key, "customer_id": admission.customer_id})
         if key is None:
-            key = customer_key(admission)
-            made = {"key": key, "source": source, "customer_id": customer_id}
-            self.made.append({**made, "is_overtaken": at_address is not None})
-            if at_address is not None:
-                self.met.add(at_address)
-        if customer_id is not None:
-            self._by_id[source, customer_id] = key
-            self._with_id.add(key)
-        is_guests = at_address is not None and at_address != key and at_address not in self._with_id
-        if at_address is not None and customer_id is not None and is_guests:
-            self.merged[at_address] = key
-        for address, owner in zip(admission.address_keys, owners, strict=True):
-            is_free = owner is None or owner in self._gone or (customer_id and owner not in self._with_id)
-            if is_free and owner != key:
-                self._by_address[source, address] = self.owned[source, address] = key
+            key = self._made(admission)
+        self._by_id[admission.event.source, admission.customer_id or ""] = key
+        for guest in guests:
+            if guest.key != key:
+                self._merge(guest, key, admission)
         return key
+
+    def _guests(self, admission: Admission) -> list[Holder]:
+        """Those without an id who have the addresses of the event. Whoever is in flight cannot be taken over
+        now, and whoever is elsewhere is not meant.
+        """
+        found = {
+            holder.key: holder
+            for address in _addresses(admission)
+            for holder in self._at[address].values()
+            if not (holder.has_id or holder.is_in_flight or holder.is_elsewhere(address[1]))
+            and holder.key not in self.merged
+        }
+        return list(found.values())
+
+    def _made(self, admission: Admission) -> str:
+        key, source = customer_key(admission), admission.event.source
+        self.made.append({"key": key, "source": source, "customer_id": admission.customer_id})
+        self._holders[key] = Holder(key, has_id=admission.customer_id is not None)
+        return key
+
+    def _merge(self, guest: Holder, key: str, admission: Admission) -> None:
+        source = admission.event.source
+        self.merged[guest.key] = key
+        first = guest.key.rpartition(":@")[2]  # by which they were known
+        for address in {first, *guest.addresses, *admission.address_keys}:
+            self.inherited.append({"source": source, "address": address, "key": key, "old": guest.key})
+            self._at[source, address].pop(guest.key, None)
+
+
+def _addresses(admission: Admission) -> list[Address]:
+    return [(admission.event.source, each) for each in admission.address_keys]
 
 
 def revive_unaddressed(keys: Iterable[str]) -> list[Write]:
     """These customers' addresses are known now."""
     found = sorted(set(keys))
     return [(REVIVE_UNADDRESSED, {"keys": json.dumps(found)})] if found else []
-
-
-def remember(contacts: Iterable[Contact]) -> list[Write]:
-    """A customer that moved is met at the new address too."""
-    rows = [
-        {"source": contact.source, "address": address_key(contact.email), "key": contact.customer_key}
-        for contact in contacts
-        if contact.email is not None
-    ]
-    return at_once(REMEMBER, rows)

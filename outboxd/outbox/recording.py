@@ -6,7 +6,7 @@ from datetime import datetime
 
 from outboxd.clock import to_text
 from outboxd.event import Outcome, Remove, Result, Upsert, Verdict
-from outboxd.outbox import contacts, customers, endings, statements
+from outboxd.outbox import addresses, contacts, customers, endings, statements
 from outboxd.outbox.endings import Tried
 from outboxd.outbox.rows import Write, at_once
 
@@ -34,7 +34,8 @@ def writes(results: Sequence[Result], now: datetime) -> list[Write]:
         *endings.count(tried, sum(result.calls for result in results), now),
         *contacts.save(changed, now),
         *contacts.overtake(sorted(_told(results))),
-        *customers.remember(changed),
+        *addresses.remember(changed),
+        *addresses.leave(results),
         *_revive(results),
         *at_once(statements.ELECT, [_turn(result, now) for result in results]),
     ]

@@ -15,6 +15,12 @@ from outboxd.outbox.statements import CORRECT, OFF
 
 ATTACH = "ATTACH :present AS present"
 
+KNOWS_HEIRS = "SELECT 1 FROM pragma_table_info('addresses', 'present') WHERE name = 'is_heir'"
+
+# An outbox that was not brought to the current schema has one customer an address.
+KNOWN = "CREATE TEMP VIEW known AS SELECT * FROM present.addresses"
+KNOWN_BEFORE = "CREATE TEMP VIEW known AS SELECT *, NULL AS out_at, 1 AS is_heir FROM present.addresses"
+
 PENDING = "SELECT count(*) FROM main.outbox WHERE status = 'pending'"
 
 # What the present outbox does not have any more was delivered, and pruned.
@@ -59,7 +65,7 @@ THEIRS = f"""
 customer_key IN (
     WITH erased AS MATERIALIZED ({ERASED_SINCE})
     SELECT customer_key FROM erased
-    UNION SELECT source || ':@' || address_key FROM present.addresses WHERE customer_key IN erased
+    UNION SELECT source || ':@' || address_key FROM known WHERE customer_key IN erased AND is_heir
 )
 """
 
@@ -68,7 +74,8 @@ ERASE = (
     "UPDATE main.outbox SET status = 'dead', finished_at = :now, is_head = 0, claimed_at = NULL "
     "WHERE status = 'pending' AND {theirs}",
     "DELETE FROM main.outbox WHERE {theirs}",
-    "INSERT OR REPLACE INTO main.addresses SELECT * FROM present.addresses WHERE {theirs}",
+    "DELETE FROM main.addresses WHERE {theirs}",
+    "INSERT INTO main.addresses SELECT * FROM known WHERE {theirs}",
     "INSERT OR REPLACE INTO main.contacts (customer_key, source, customer_id, deleted_at, born_at, "
     "accepts_marketing, consent_at, is_redacted) SELECT customer_key, source, customer_id, deleted_at, "
     "born_at, accepts_marketing, consent_at, 1 FROM present.contacts WHERE {theirs}",
@@ -113,6 +120,8 @@ def compare(backup: sqlite3.Connection, present: Path | None) -> Then:
     if present is None:
         return Then(pending)
     backup.execute(ATTACH, {"present": f"{present.absolute().as_uri()}?mode=ro"})
+    known = KNOWN if backup.execute(KNOWS_HEIRS).fetchone() else KNOWN_BEFORE
+    backup.execute(known)
     lost, undelivered = backup.execute(WRITTEN_SINCE).fetchone()
     return Then(
         pending,

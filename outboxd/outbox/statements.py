@@ -94,7 +94,8 @@ WHERE outbox.id = (SELECT min(id) FROM outbox WHERE status = 'pending' AND custo
 KEPT_OF = """
 SELECT id FROM outbox
 WHERE status <> 'pending' AND payload <> '{}' AND customer_key IN (
-    SELECT :key UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key
+    SELECT :key
+    UNION SELECT source || ':@' || address_key FROM addresses WHERE customer_key = :key AND is_heir
 )
 """
 

@@ -11,21 +11,12 @@ from datetime import datetime
 
 from outboxd.admit import admission
 from outboxd.event import Stamp
-from outboxd.keys import address_key
-from outboxd.outbox import Admission, Outbox
+from outboxd.outbox import Outbox, customers
 from outboxd.outbox.doubts import KEPT, Doubt
 from outboxd.outbox.rows import event_of
 from outboxd.sources import Options
 from outboxd.verify.believed import Believed
 from outboxd.verify.comparison import WRONG, Difference, Kind
-
-BY_ID = "SELECT customer_key FROM contacts WHERE source = :source AND customer_id = :customer_id"
-
-BY_ADDRESS = """
-SELECT customer_key, email, deleted_at IS NULL OR born_at IS NOT NULL
-FROM addresses JOIN contacts USING (customer_key)
-WHERE address_key = :address_key AND addresses.source = :source
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +99,7 @@ class Repair:
         if row is None:
             return False
         event = event_of(row, self._outbox.default_source)
-        return self._owner(admission(event, self._reading)) == customer_key
-
-    def _owner(self, found: Admission) -> str | None:
-        source = found.event.source
-        if found.customer_id is not None:
-            values = {"source": source, "customer_id": found.customer_id}
-            row = self._connection.execute(BY_ID, values).fetchone()
-            return row[0] if row else None
-        for key in found.address_keys:
-            values = {"source": source, "address_key": key}
-            holders = self._connection.execute(BY_ADDRESS, values).fetchall()
-            if len(holders) > 1:  # whoever lives there now is meant, if that is one of them
-                here = [each for each in holders if each[2] and each[1] and address_key(each[1]) == key]
-                return here[0][0] if len(here) == 1 else None
-            if holders:
-                return str(holders[0][0])
-        return None
+        return customers.owner(self._connection.execute, admission(event, self._reading)) == customer_key
 
 
 def _versions(customer: Believed) -> set[Stamp]:
