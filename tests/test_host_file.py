@@ -99,7 +99,7 @@ def test_a_log_that_is_removed_is_folded_into_the_outbox_and_made_anew(
     config: Path, sandbox: Sandbox, suffixes: tuple[str, ...]
 ) -> None:
     """Before shops write to another one, of which nobody would hear. A copy is kept, and not needed."""
-    sandbox.faults.add(Fault(status=503, times=1))
+    sandbox.faults.add(Fault(status=503, method="POST", times=1))
     with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 600})) as daemon:
         created(daemon.ready().database, 1)
         until(lambda: daemon.status()["retrying"] == 1)
@@ -174,7 +174,7 @@ def test_a_program_goes_on_in_a_copied_outbox_when_that_is_given_its_log(db: Pat
 
 def test_what_was_pending_in_a_removed_file_is_salvaged(config: Path, sandbox: Sandbox) -> None:
     """Its log included: nobody else can reach it any more."""
-    sandbox.faults.add(Fault(status=503))
+    sandbox.faults.add(Fault(status=503, method="POST"))
     with Daemon(config) as daemon:
         for number in range(5):
             created(daemon.ready().database, number)
@@ -194,7 +194,7 @@ def test_a_backup_moved_into_place_is_taken_up_and_spoilt_by_nothing_of_the_old_
         until(lambda: daemon.status()["delivered"] == 1)
         saved = daemon.database.with_name("saved.db")
         backup.back_up(daemon.database, saved)
-        sandbox.faults.add(Fault(status=503))
+        sandbox.faults.add(Fault(status=503, method="POST"))
         for number in range(2, 5):
             created(daemon.database, number)
         until(lambda: daemon.status()["retrying"] == 3)
@@ -344,7 +344,7 @@ def test_what_is_lost_while_the_daemon_ends_is_salvaged(config: Path, tmp_path: 
 
 
 def test_each_of_two_that_lose_one_file_keeps_a_copy(config: Path, sandbox: Sandbox) -> None:
-    sandbox.faults.add(Fault(status=503))
+    sandbox.faults.add(Fault(status=503, method="POST"))
     with Daemon(config, "--shared") as first, Daemon(config, "--shared") as second:
         created(first.ready().database, 1)
         second.ready()
@@ -422,7 +422,7 @@ def test_a_removed_log_is_not_carried_into_what_others_wrote_without_it(db: Path
 def test_what_is_lost_of_a_removed_log_is_told_if_shops_wrote_before_the_daemon_saw(
     config: Path, sandbox: Sandbox
 ) -> None:
-    sandbox.faults.add(Fault(status=503, times=1))
+    sandbox.faults.add(Fault(status=503, method="POST", times=1))
     with Daemon(write_config(config, sandbox.url, retry={"first_seconds": 600})) as daemon:
         created(daemon.ready().database, 1)
         pool.close()

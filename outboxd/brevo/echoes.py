@@ -35,7 +35,7 @@ LONGEST = 4000
 """Characters of what Brevo says, of a thousand contacts by their places. Nothing longer is told."""
 
 DEEPEST = 4
-"""How often what is told may have been escaped, and once more."""
+"""How often what is told may have been escaped."""
 
 
 def said(path: str, body: Mapping[str, Any] | bytes | None) -> Iterator[str]:
