@@ -12,7 +12,7 @@ PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
     {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "rules", "wake"},
-    {"exposition", "processor", "search", "trouble", "brevo.limiter"},
+    {"addresses", "exposition", "processor", "search", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "retention", "brevo.sandbox"},
     {"anchor"},
