@@ -22,7 +22,7 @@ HEIGHTS = (
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "crew", "errand", "heartbeat"},
     {"admit", "announce", "retry", "delivery", "pace", "backfill", "webhook", "threshold"},
-    {"convoy", "draft", "notify", "erase"},
+    {"convoy", "draft", "notify", "takeover", "erase"},
     {"importing", "verify", "preview", "explain"},
     {"clockwork"},
     {"relay"},

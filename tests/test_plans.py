@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from outboxd import database, report
-from outboxd.outbox import contacts, customers, endings, imports, notifications, pruning, statements
+from outboxd.outbox import contacts, customers, endings, imports, leases, notifications, pruning, statements
 
 PLANS = {
     "FRESH": (statements.FRESH, {"outbox_fresh"}),
@@ -33,6 +33,8 @@ PLANS = {
     "EVENTS_OF": (imports.EVENTS_OF, {"outbox_pending"}),
     "RELEASE": (imports.RELEASE, {"key"}),
     "UNDER_WAY": (imports.UNDER_WAY, {"imports_under_way"}),
+    "CLAIMED": (leases.UNDER_WAY, {"outbox_tried", "key"}),
+    "TAKE_OVER": (leases.TAKE_OVER, {"outbox_tried", "key"}),
     "REVIVE_UNADDRESSED": (customers.REVIVE_UNADDRESSED, {"outbox_dead_of", "key"}),
     "HEADS_OF": (statements.HEADS_OF, {"outbox_one_head"}),
     "FINISH": (endings.FINISH, {"rowid"}),
