@@ -1,4 +1,4 @@
-"""Leases that whoever holds them may not be left to end: the claims that nobody has recorded."""
+"""Leases: the claims that nobody has recorded, and how they end where whoever held them is no more."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
