@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
-from outboxd import clock, config, database, locks, logs, metrics, place, report
+from outboxd import clock, config, database, locks, logs, metrics, place, report, takeover
 from outboxd.admit import admission
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.config import Config
-from outboxd.delivery import Delivery
+from outboxd.delivery import Closed, Delivery
 from outboxd.erase import Eraser
 from outboxd.errand import Plan
 from outboxd.errors import ConfigError
@@ -171,16 +171,17 @@ def admit(settings: Config, path: Path, *, now: datetime) -> None:
 @contextmanager
 def drainer(settings: Config, *, shared: bool, trouble: Trouble | None = None) -> Iterator[Charge]:
     """Be the one who drains, unless `shared`; take over what a killed process left. Raises HeldError."""
-    trouble = trouble or Trouble()
+    trouble, closed = trouble or Trouble(), Closed()
     who = f"process {os.getpid()} on {socket.gethostname()} since {clock.to_text(clock.wall())}"
     with ExitStack() as stack:
         with closing(outbox(settings)) as opened:
             held = stack.enter_context(locks.drainer(settings.database, who=who, shared=shared))
             if held.is_alone:
                 opened.recount()
-                opened.take_over(clock.wall() + settings.brevo.timeout)
+                reading, timeout = plan(settings).reading, settings.brevo.timeout
+                closed = takeover.take_over(opened, reading, clock.wall(), timeout)
         trouble.say = partial(_say, held)
-        yield Charge(held.is_alone, stands=held.stands, trouble=trouble)
+        yield Charge(held.is_alone, stands=held.stands, trouble=trouble, closed=closed)
 
 
 def _say(held: locks.Drainer, reason: str | None, hint: str | None) -> None:

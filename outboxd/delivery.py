@@ -4,17 +4,19 @@ Runs in threads of the relay's pool, and always ends in Results, whatever happen
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
-from threading import Lock
+from time import monotonic
 from typing import Protocol
 
+from outboxd.addresses import Addresses, Turn
+from outboxd.clock import to_text
 from outboxd.errand import Errand, Plan, Told, own_addresses
+from outboxd.errors import DatabaseError, NoOutboxError, RightsError
 from outboxd.event import Attribute, Claim, Others, Outcome, Remove, Result, Upsert, Verdict
 from outboxd.logs import line, logger
-from outboxd.trouble import origin
+from outboxd.trouble import AGAIN, origin
 
 
 class Courier(Protocol):
@@ -40,11 +42,20 @@ class Courier(Protocol):
         """Of each rate limit its period in seconds, the calls it allows, and how many of them are left."""
 
 
-ASIDE = timedelta(milliseconds=100)
-"""How long a claim steps aside whose address is in another one's hands …"""
+FRESH = 5 * AGAIN
+"""Seconds for which a fault of the host is told, should no delivery ask again."""
 
-LONG_ASIDE = timedelta(seconds=10)
-"""… and whose address is in an import."""
+Fault = DatabaseError | NoOutboxError | RightsError
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Addresses, by their keys, of which nothing may be told before `until`, in seconds of a clock that is
+    never set: what a process that is no more told Brevo of them may arrive until then.
+    """
+
+    addresses: frozenset[str] = frozenset()
+    until: float = 0.0
 
 
 class Delivery:
@@ -57,13 +68,17 @@ class Delivery:
         others: Callable[[str, str], Others],
         *,
         clock: Callable[[], datetime],
+        closed: Closed = Closed(),
     ) -> None:
         self._courier = courier
         self._others = others
         self._plan = plan
         self._clock = clock
         self._addresses = Addresses()
+        self._closed = closed
         self._is_halted = False
+        self._fault: tuple[float, Fault] | None = None
+        self._aside_until = clock()
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:
@@ -81,16 +96,28 @@ class Delivery:
             if isinstance(catalogue, Outcome):  # no event's fault, and every event's trouble
                 return _all(claim, replace(catalogue, verdict=Verdict.BLOCKED))
             longest = self._courier.longest
-            errand = Errand(claim, self._plan, catalogue, self._others, clock=self._time, longest=longest)
+            errand = Errand(claim, self._plan, catalogue, self._asked, clock=self._time, longest=longest)
         except Exception as error:
             return _all(claim, told_bug(claim, error))
-        if not self._addresses.take(claim.contact.customer_key, errand.addresses):
-            is_barred = self._addresses.are_barred(errand.addresses)
-            aside = LONG_ASIDE if is_barred else ASIDE
-            errand.end(Outcome(Verdict.BLOCKED, retry_at=self._clock() + aside))
+        if wait := self._wait(errand):
+            self._aside_until = max(self._aside_until, at := self._clock() + timedelta(seconds=wait))
+            errand.end(Outcome(Verdict.BLOCKED, retry_at=at))
             return errand.result()
         self._step(errand, errand.begin)
         return errand.result() if errand.change is None else errand
+
+    def _asked(self, customer_key: str, email: str) -> Others:
+        told = self._others(customer_key, email)
+        self._fault = None
+        return told
+
+    def _wait(self, errand: Errand) -> float:
+        """Seconds for which it is to step aside; none, and then it has its addresses."""
+        seconds = self._closed.until - monotonic()
+        if seconds > 0 and not self._closed.addresses.isdisjoint(errand.addresses):
+            return seconds
+        contested = self._addresses.take(_turn(errand.claim), errand.addresses)
+        return 0.0 if contested is None else self._addresses.line_up(contested)
 
     def finish(self, errand: Errand) -> Result:
         """Tell Brevo whatever the errand has left, one change at a time, as far as its lease reaches."""
@@ -104,6 +131,21 @@ class Delivery:
     def _deliver(self, errand: Errand, change: Upsert | Remove) -> None:
         errand.tell(self._courier.deliver(change))
 
+    @property
+    def fault(self) -> Fault | None:
+        """What kept the host lately from telling a delivery what it must know."""
+        met_at, fault = self._fault or (0.0, None)
+        return fault if monotonic() - met_at < FRESH else None
+
+    def check(self) -> None:
+        """Raise the fault, if there is one."""
+        if (fault := self.fault) is not None:
+            raise fault
+
+    def back_by(self, most: datetime) -> datetime:
+        """By when whoever stepped aside has come back, or `most`; now, if nobody is aside."""
+        return max(self._clock(), min(self._aside_until, most))
+
     def halt(self) -> None:
         """Let no errand begin another call: there is nowhere left to record it."""
         self._is_halted = True
@@ -116,21 +158,25 @@ class Delivery:
         """These claims, just made, are the next. Whichever has not begun when a delivery to the same contact
         is recorded will step aside, for it knows no more what the contact is like.
         """
-        self._addresses.expect((each.contact.customer_key, own_addresses(each.contact)) for each in claims)
+        self._addresses.expect((_turn(each), own_addresses(each.contact)) for each in claims)
         return claims
 
     def under_way(self) -> frozenset[str]:
         """The customers whose deliveries have begun and are not recorded, by their keys."""
         return self._addresses.holders()
 
-    def bar(self, addresses: Iterable[tuple[str, str]]) -> None:
-        """These (address key, customer key) are in an import: they will not be free soon."""
-        for address, customer_key in addresses:
-            self._addresses.bar(customer_key, address)
+    def bar(self, rows: Iterable[tuple[str, str, datetime]]) -> None:
+        """These are in an import, and will not be free soon: address, customer, and when that was claimed."""
+        for address, customer_key, claimed_at in rows:
+            self._addresses.bar((customer_key, to_text(claimed_at)), address)
 
     def end(self, result: Result) -> None:
         """`result` is recorded: others may have its addresses."""
-        self._addresses.leave(result.claim.contact.customer_key, result.addresses)
+        self.let_go(result.claim.contact.customer_key, result.claim.claimed_at)
+
+    def let_go(self, customer_key: str, claimed_at: datetime) -> None:
+        """The customer's claim of then has come to an end: others may have its addresses."""
+        self._addresses.leave((customer_key, to_text(claimed_at)))
 
     def _time(self) -> datetime:
         """When it is, for those who look whether they are late; once all is halted everybody is."""
@@ -139,93 +185,16 @@ class Delivery:
     def _step(self, errand: Errand, step: Callable[[], None]) -> None:
         try:
             step()
+        except (DatabaseError, NoOutboxError, RightsError) as error:  # the host fails, not the event
+            self._fault = monotonic(), error
+            again = self._clock() + timedelta(seconds=AGAIN)
+            errand.end(Outcome(Verdict.BLOCKED, detail=str(error), retry_at=again))
         except Exception as error:
             errand.end(told_bug(errand.claim, error))
 
 
-class Addresses:
-    """Which addresses are in play. Brevo knows contacts by address, so no two customers' deliveries may meet
-    at one: a swap, or a new account at the address of one that is just deleted, would mix them up.
-
-    Customers are expected at their own addresses from the moment their contacts are looked up, and go there
-    in that order; whoever goes after another one has left knows no more what the contact is like.
-    """
-
-    def __init__(self) -> None:
-        self._taken: dict[str, str] = {}
-        self._barred: set[str] = set()
-        self._expected: dict[str, dict[str, None]] = {}
-        self._turns: dict[str, tuple[int, Collection[str]]] = {}
-        self._left: dict[str, int] = {}
-        self._numbers = count(1)
-        self._lock = Lock()
-
-    def expect(self, customers: Iterable[tuple[str, Collection[str]]]) -> None:
-        """These customers, with these addresses of their own, are the next."""
-        with self._lock:
-            for customer_key, addresses in customers:
-                self._no_more(customer_key)
-                self._turns[customer_key] = next(self._numbers), addresses
-                for address in addresses:
-                    self._expected.setdefault(address, {})[customer_key] = None
-
-    def take(self, customer_key: str, addresses: Collection[str]) -> bool:
-        """Take all of them for a customer; or none, and False: another has one, had it since, or is first."""
-        with self._lock:
-            turn, _ = self._turns.get(customer_key, (None, ()))
-            self._no_more(customer_key)
-            if any(self._is_anothers(address, customer_key, turn) for address in addresses):
-                return False
-            self._taken.update(dict.fromkeys(addresses, customer_key))
-            return True
-
-    def _is_anothers(self, address: str, customer_key: str, turn: int | None) -> bool:
-        if self._taken.get(address, customer_key) != customer_key:
-            return True
-        if turn is None:  # nobody expected them
-            return False
-        first = next(iter(self._expected.get(address, ())), None)
-        is_early = first is not None and self._turns[first][0] < turn
-        is_late = self._left.get(address, 0) > turn
-        return is_early or is_late
-
-    def bar(self, customer_key: str, address: str) -> None:
-        """Take one that will not be free soon."""
-        with self._lock:
-            self._taken[address] = customer_key
-            self._barred.add(address)
-
-    def are_barred(self, addresses: Collection[str]) -> bool:
-        """Whether one of them will not be free soon."""
-        with self._lock:
-            return not self._barred.isdisjoint(addresses)
-
-    def holders(self) -> frozenset[str]:
-        """The customers who have any."""
-        with self._lock:
-            return frozenset(self._taken.values())
-
-    def leave(self, customer_key: str, addresses: Collection[str]) -> None:
-        """Let go of those of them that are the customer's."""
-        with self._lock:
-            self._no_more(customer_key)
-            for address in addresses:
-                if self._taken.get(address) == customer_key:
-                    del self._taken[address]
-                    self._barred.discard(address)
-                    self._left.pop(address, None)
-                    self._left[address] = next(self._numbers)
-            oldest, _ = next(iter(self._turns.values()), (None, ()))
-            while self._left and (oldest is None or next(iter(self._left.values())) < oldest):
-                del self._left[next(iter(self._left))]  # nobody is expected from before
-
-    def _no_more(self, customer_key: str) -> None:
-        _, addresses = self._turns.pop(customer_key, (0, ()))
-        for address in addresses:
-            expected = self._expected[address]
-            del expected[customer_key]
-            if not expected:
-                del self._expected[address]
+def _turn(claim: Claim) -> Turn:
+    return claim.contact.customer_key, to_text(claim.claimed_at)
 
 
 def _all(claim: Claim, outcome: Outcome) -> Result:

@@ -19,12 +19,16 @@ from outboxd.admit import admission
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.errors import EX_TEMPORARY, EventError, OutboxdError
-from outboxd.event import Claim, Kind, Reading, Verdict
+from outboxd.event import Claim, Kind, Reading, Remove, Verdict
 from outboxd.outbox import CHUNK, Outbox
 from outboxd.outbox.pruning import Pruning
 from outboxd.payload import parse
 from outboxd.person import Person, UnknownPersonError
+from outboxd.takeover import addresses
 from outboxd.topics import REDACTED
+from outboxd.verify.believed import at_addresses
+from outboxd.verify.comparison import missing
+from outboxd.verify.repair import Repair
 
 PATIENCE = 30.0
 """Seconds that another's delivery of the customer, or a reader of the log, is waited for."""
@@ -172,7 +176,7 @@ class Eraser:
                 self._carry(claim)
             elif monotonic() > give_up:
                 raise PutOffError(
-                    f"another process delivers customer {key} just now, alone or in an import",
+                    f"another process delivers customer {key}, or the address, just now or in an import",
                     hint="the redaction is written: run the same again once it is delivered",
                 )
             else:
@@ -185,6 +189,9 @@ class Eraser:
 
     def _carry(self, claim: Claim) -> None:
         result = self._delivery.carry(claim)
+        for each in result.settled:
+            if isinstance(each.change, Remove):
+                self._tell_again(each.change.email, claim.contact.customer_key)
         if result.is_redacted:
             self._outbox.purge(claim.contact.customer_key)
         self._outbox.record([result], self._clock())
@@ -195,6 +202,22 @@ class Eraser:
                     f"Brevo could not be told: {outcome.detail}",
                     hint="the redaction is written, the daemon tries again; then run the same again",
                 )
+
+    def _tell_again(self, address: str, customer_key: str) -> None:
+        """The contact at the address was removed. By then it may have been that of another customer, of whom
+        a daemon had just told Brevo.
+        """
+        now, reading = self._clock(), self._plan.reading
+        met = [
+            each
+            for each in self._outbox.leases.under_way()
+            if each.contact.customer_key != customer_key and address in addresses(each, reading)
+        ]
+        self._outbox.erasing.lose(met, now, lease=self._lease)
+        with database.reading(self._outbox.path) as connection:
+            there = at_addresses(connection, [address]).get(address, [])
+            others = [each for each in there if each.customer_key != customer_key]
+            Repair(self._outbox, connection, reading).mend(missing(others), now)
 
     def _texts(self, event: str, payload: str | bytes, source: str | None) -> dict[str, str]:
         """What an event names its customer by, and its kind."""

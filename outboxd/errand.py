@@ -152,7 +152,6 @@ class Errand:
             calls=self.calls,
             left_out={event.id: spoken.left_out for event, spoken in self._said if spoken.left_out},
             is_redacted=was_redacted or self.contact.is_redacted,
-            addresses=self.addresses,
             settled=self._settled,
         )
 

@@ -334,8 +334,7 @@ class Result:
     """The end of a claim: the outcome of each event that was tried, and the contact as Brevo has it now.
 
     `left_out` says of an event what of it Brevo would have dropped; `is_redacted` that nothing of the
-    customer may be kept; `addresses` are the keys of those that were kept from others meanwhile; `settled` is
-    how it went.
+    customer may be kept; `settled` is how it went.
     """
 
     claim: Claim
@@ -344,5 +343,4 @@ class Result:
     calls: int = 0
     left_out: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     is_redacted: bool = False
-    addresses: frozenset[str] = frozenset()
     settled: Sequence[Settled] = ()

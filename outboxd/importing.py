@@ -16,10 +16,10 @@ from outboxd.backoff import Backoff
 from outboxd.brevo.bulk import LARGEST, Process, Reached
 from outboxd.brevo.limiter import Limiter
 from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
-from outboxd.delivery import Delivery
+from outboxd.delivery import Closed, Delivery
 from outboxd.errand import Plan
 from outboxd.errors import AdriftError
-from outboxd.event import Import, ImportRow, Outcome, Result, Verdict
+from outboxd.event import Claim, Import, ImportRow, Outcome, Result, Verdict
 from outboxd.logs import line, logger
 from outboxd.outbox.imports import Barred, Ledger
 from outboxd.trouble import Trouble
@@ -63,13 +63,14 @@ class Charge:
 
     `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
     more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
-    after newer news.
+    after newer news. What such a process told Brevo last may yet arrive where it is `closed`.
     """
 
     inherits: bool = True
     ids: set[int] = field(default_factory=set)
     stands: Callable[[], bool] = lambda: True
     trouble: Trouble = field(default_factory=Trouble)
+    closed: Closed = field(default_factory=Closed)
 
     def check(self) -> None:
         """Raise AdriftError if others may drain by now, because the files that lock them out were removed."""
@@ -182,8 +183,6 @@ class Importing:
 
     def step(self, now: datetime, *, is_last: bool) -> float:
         """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
-        if self._adopt_at is None or now >= self._adopt_at:
-            self._adopt(now)
         for cargo in self._cargoes.values():
             if cargo.since is None:
                 continue
@@ -202,7 +201,7 @@ class Importing:
 
     def _send(self, rows: Sequence[ImportRow], now: datetime) -> None:
         if len(rows) <= FEW:
-            claims = self._ledger.reclaimed(rows)
+            claims = [claim for claim in self._ledger.reclaimed(rows) if self._holds(claim)]
             self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
         else:
             self._open(rows, now)
@@ -210,7 +209,11 @@ class Importing:
     def _open(self, rows: Sequence[ImportRow], now: datetime, *, calls: int = 0) -> None:
         made, held = self._ledger.open(rows, now)
         self._charge.ids.add(made.id)
-        self._delivery.bar((row.address_key, row.customer_key) for row in held)
+        self._delivery.bar((row.address_key, row.customer_key, row.claimed_at) for row in held)
+        keys = {row.customer_key for row in held}
+        for row in rows:
+            if row.customer_key not in keys:  # the lease was lost
+                self._delivery.let_go(row.customer_key, row.claimed_at)
         voyage = self._voyages[made.id] = _Voyage(made, now, held, calls=calls)
         self._start(voyage)
 
@@ -317,7 +320,7 @@ class Importing:
 
     def _settle(self, voyage: _Voyage, now: datetime) -> float:
         """Make results of the next claims, until there are none."""
-        claims = self._ledger.claims(voyage.made.id)
+        claims = self._claims(voyage)
         if not claims or voyage.settle is None:
             self._end(voyage, voyage.status, now)
             return 0.0
@@ -339,10 +342,29 @@ class Importing:
             line("import", id=voyage.made.id, status=status, rows=voyage.made.size, left_out=voyage.left_out)
         )
 
+    def _claims(self, voyage: _Voyage, after: str = "") -> list[Barred]:
+        """The next of its claims that still hold, by customer key; none left: none."""
+        while found := self._ledger.claims(voyage.made.id, after=after):
+            if held := [each for each in found if self._holds(each[0])]:
+                return held
+            after = found[-1][0].contact.customer_key
+        return []
+
+    def _holds(self, claim: Claim) -> bool:
+        """Whether nobody else has ended the claim; if somebody has, it keeps nobody waiting any more."""
+        if not claim.events:
+            self._delivery.let_go(claim.contact.customer_key, claim.claimed_at)
+        return bool(claim.events)
+
     # After a crash.
 
-    def _adopt(self, now: datetime) -> None:
-        """Take over the imports that nobody looks after: those of our own, and those that are old."""
+    def adopt(self, now: datetime) -> None:
+        """Take over the imports that nobody looks after: those of our own, and those that are old.
+
+        Before anything is delivered, and now and then.
+        """
+        if self._adopt_at is not None and now < self._adopt_at:
+            return
         self._adopt_at = now + ORPHANED
         for made in self._ledger.under_way():
             is_ours = self._charge.inherits or made.id in self._charge.ids
@@ -351,14 +373,14 @@ class Importing:
                 self._charge.ids.add(made.id)
         self._charge.inherits = False
         if self._voyages:
-            self._delivery.bar(self._ledger.barred())
+            self._delivery.bar(self._ledger.barred(self._voyages))
 
     def _gather(self, voyage: _Voyage, now: datetime) -> float:
         """Nobody knows whether Brevo was told of this import: its rows are made once more, and sent again.
 
         They are the same rows, and Brevo takes imports in their order, so the later one is the last word.
         """
-        claims = [claim for claim, _ in self._ledger.claims(voyage.made.id, after=voyage.after)]
+        claims = [claim for claim, _ in self._claims(voyage, voyage.after)]
         if not claims:
             if voyage.rows:
                 self._start(voyage)

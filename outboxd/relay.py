@@ -17,7 +17,7 @@ from outboxd.admit import admission
 from outboxd.clockwork import Clockwork
 from outboxd.convoy import BulkCourier, Carried, Convoy
 from outboxd.crew import Crew
-from outboxd.delivery import ASIDE, Courier, Delivery
+from outboxd.delivery import Courier, Delivery
 from outboxd.errand import Plan
 from outboxd.errors import AdriftError
 from outboxd.event import Claim, Outcome, Result, Verdict
@@ -90,7 +90,7 @@ class Relay:
         self.triggers = mode.triggers
         self._mode = mode
         self._pruner = pruner
-        self._delivery = Delivery(courier, plan, outbox.others, clock=clock)
+        self._delivery = Delivery(courier, plan, outbox.others, clock=clock, closed=charge.closed)
         self._convoy = Convoy(self._delivery, bulk, plan, self._crew)
         self._importing = Importing(
             outbox.imports, self._delivery, self._convoy, bulk, self, plan, clock, charge
@@ -120,7 +120,7 @@ class Relay:
                     seen = self._wake.seen()
                     self._charge.check()
                     pause = self.step()
-                    self._charge.trouble.over()
+                    self._charge.trouble.note(self._delivery.fault)
                     self._sleep(pause, seen)
                 except AdriftError as error:
                     self._charge.trouble.tell(error)
@@ -164,7 +164,7 @@ class Relay:
                 has_work = self._has_work(later=until_nothing_waits)
                 self.is_drained = not has_work and self._importing.is_idle and self.paused is None
                 if is_idle and (self.is_drained or self._is_stopped()):
-                    return
+                    return self._delivery.check()
                 self._sleep(pause, seen)
 
     def step(self) -> float:
@@ -176,6 +176,7 @@ class Relay:
         if not self._plan.enabled:
             return min(TICK, self._pruner.step(now, is_idle=True))
         more = self._admit(now)
+        self._importing.adopt(now)
         beside = self._notifying.step(now)
         if self.paused is None:  # no window opens meanwhile; one that was missed opens afterwards
             is_full = self._importing.is_full
@@ -225,9 +226,8 @@ class Relay:
 
     def finish(self, results: Sequence[Result], *, is_judged: bool = False) -> None:
         """Record these in this round. `is_judged`: the lane knows of them already."""
-        now = self._now  # that of the record, so that the wait is what the backoff says
         seen: dict[int, Outcome] = {}
-        self._unrecorded.extend(self._judged(result, seen, now, is_judged=is_judged) for result in results)
+        self._unrecorded.extend(self._judged(result, seen, is_judged=is_judged) for result in results)
 
     def judge(self, outcome: Outcome) -> Outcome:
         """What the lane makes of the outcome of a call."""
@@ -346,8 +346,8 @@ class Relay:
             trace.tell(result, self._plan.rules)
             announce.recorded(result, now, is_lost=id(result) not in kept)
 
-    def _judged(self, result: Result, seen: dict[int, Outcome], now: datetime, *, is_judged: bool) -> Result:
-        """The result with its outcomes as the lane and the backoff see them; `seen` are those of one call."""
+    def _judged(self, result: Result, seen: dict[int, Outcome], *, is_judged: bool) -> Result:
+        """The result with its outcomes as lane and backoff see them at its record; `seen`: of one call."""
         outcomes = {}
         for event in result.claim.events:
             if (outcome := result.outcomes.get(event.id)) is None:
@@ -357,7 +357,7 @@ class Relay:
             left_out = result.left_out.get(event.id, ())
             judged = seen[id(outcome)]
             told = replace(judged, warnings=(*judged.warnings, *left_out)) if left_out else judged
-            outcomes[event.id] = scheduled(event, told, self._plan.backoff, now, self._chance())
+            outcomes[event.id] = scheduled(event, told, self._plan.backoff, self._now, self._chance())
         return replace(result, outcomes=outcomes)
 
     # How long to rest.
@@ -386,7 +386,7 @@ class Relay:
 
     def _has_work(self, *, later: bool) -> bool:
         dues = [due for pace in self._paces if (due := self._next_due(pace)) is not None]
-        horizon = self._clock() + 2 * ASIDE
+        horizon = self._delivery.back_by(self._clock() + LONG)
         return bool(self._outbox.fresh(1)) or any(later or due <= horizon for due in dues)
 
     def _sleep(self, seconds: float, seen: int) -> None:

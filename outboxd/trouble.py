@@ -42,6 +42,10 @@ class Trouble:
         else:
             logger.error(line("bug", error=type(error).__name__, at=origin(error)))
 
+    def note(self, error: Exception | None) -> None:
+        """It has gone well, but for what keeps a part of it, if anything does."""
+        self.over() if error is None else self.tell(error)
+
     def over(self) -> None:
         """It has gone well."""
         if self.reason is None:

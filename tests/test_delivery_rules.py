@@ -204,7 +204,7 @@ class Deliveries(RuleBasedStateMachine):
         """Both are killed; the next one is alone, and takes over once no call can be under way."""
         for which in range(2):
             self._die(which)
-        self.drainers[0].outbox.take_over(self.now + LONGEST)
+        self.drainers[0].outbox.leases.take_over(self.now + LONGEST)
 
     @rule(seconds=st.sampled_from([0.001, 1, 15, 30, 61, 300]))
     def wait(self, seconds: float) -> None:

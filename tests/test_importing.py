@@ -474,7 +474,7 @@ def test_the_barrier_stands_over_a_restart(slow: Shop, takes_over: bool) -> None
     slow.reopen(options=OPTIONS, mapping=MAPPING)
     if takes_over:
         with closing(app.outbox(slow.settings)) as outbox:
-            outbox.take_over(slow.clock())
+            outbox.leases.take_over(slow.clock())
     before = len(slow.calls)
     slow.settle()
     paths = [(call.method, call.path.partition("?")[0]) for call in slow.calls[before:]]
@@ -496,6 +496,17 @@ def test_another_customer_at_an_address_in_an_import_waits_too(slow: Shop) -> No
     assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
     assert slow.event(newer)["status"] == "delivered"
     assert_over(slow)
+
+
+def test_another_customer_who_comes_during_a_restart_waits_too(slow: Shop) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    slow.reopen(options=OPTIONS, mapping=MAPPING)
+    before = len(slow.calls)
+    newer = slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
+    assert slow.calls[before].method == "GET", "the import is over first"
+    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
 
 
 def test_an_import_that_nobody_knows_to_have_begun_is_sent_again_after_a_restart(make_shop: MakeShop) -> None:

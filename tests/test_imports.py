@@ -12,7 +12,7 @@ PACKAGE = Path(outboxd.__file__).parent
 
 HEIGHTS = (
     {"errors", "keys", "topics", "place", "stats", "backoff", "logs", "masks", "causes", "rules", "wake"},
-    {"exposition", "processor", "search", "streams", "trouble", "brevo.limiter"},
+    {"addresses", "exposition", "processor", "search", "streams", "trouble", "brevo.limiter"},
     {"clock", "locks", "notices", "payload", "schedule", "textfile"},
     {"database", "event", "pause", "retention", "brevo.sandbox"},
     {"anchor", "part"},
@@ -22,9 +22,9 @@ HEIGHTS = (
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "crew", "errand", "heartbeat"},
     {"admit", "announce", "retry", "delivery", "pace", "backfill", "webhook", "threshold"},
-    {"convoy", "draft", "notify", "erase"},
+    {"convoy", "draft", "notify", "takeover"},
     {"importing", "verify", "preview", "explain"},
-    {"clockwork"},
+    {"clockwork", "erase"},
     {"relay"},
     {"app", "daemon"},
     {"demo", "embedded"},

@@ -27,6 +27,7 @@ from outboxd.locks import turn
 from outboxd.notices import Wanted
 from outboxd.outbox import contacts, customers, dead, doubts, endings, erasing, imports, recording, statements
 from outboxd.outbox.customers import Admission
+from outboxd.outbox.leases import Leases
 from outboxd.outbox.notifications import Notices
 from outboxd.outbox.rows import at_once, event_of, execute, many
 
@@ -82,6 +83,7 @@ class Outbox:
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
         self.imports = imports.Ledger(self._transaction, chunk=IMPORTED, default_source=default_source)
+        self.leases = Leases(self._transaction, default_source=default_source)
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
@@ -340,11 +342,6 @@ class Outbox:
                 return
             for ids in _chunks([row[0] for row in rows]):  # the journal of each statement is in memory
                 connection.exec_driver_sql(statements.SHIFT, {"ids": json.dumps(ids), "by": told})
-
-    def take_over(self, at: datetime) -> None:
-        """Let every lease lapse at `at`: for whoever is alone here, so that nobody is left who holds one."""
-        with self._transaction() as connection:
-            connection.exec_driver_sql(statements.TAKE_OVER, {"at": to_text(at)})
 
     def recount(self) -> None:
         """Correct the depth by counting. Only a foreign hand in the file can have made it wrong."""

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Claim
+from outboxd.keys import address_key
 from outboxd.outbox import contacts
 from outboxd.outbox.rows import EVENT, event_of, many
 
@@ -28,6 +29,18 @@ SELECT id FROM outbox WHERE status = 'pending' AND customer_key = :key ORDER BY 
 LEASE = """
 UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
 WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+# An import under way may bring the contact back, or be deprived of it.
+IN_IMPORT = """
+SELECT 1 FROM import_rows
+WHERE address_key IN (SELECT value FROM json_each(:addresses)) AND customer_key <> :key LIMIT 1
+"""
+
+# What comes of the claim is not recorded; it is due again once its delivery cannot be under way any more.
+LOSE = """
+UPDATE outbox SET claimed_at = :now, next_attempt_at = min(next_attempt_at, :until)
+WHERE status = 'pending' AND customer_key = :key AND claimed_at = :claimed_at
 """
 
 CLAIMED = f"SELECT {EVENT} FROM outbox WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
@@ -59,11 +72,16 @@ class Erasing:
         self._default_source = default_source
 
     def claim(self, customer_key: str, now: datetime, *, lease: timedelta) -> Claim | None:
-        """Lease the customer with the newest pending events, due or not; None if that is in flight."""
+        """Lease the customer with the newest pending events, due or not; None if that is in flight, or if
+        another customer is in an import with the address.
+        """
         with self._transaction() as connection:
+            contact = contacts.load(connection, [customer_key])[customer_key]
+            known = [address_key(each) for each in (contact.email, contact.synced_email) if each]
             values = {"key": customer_key, "now": to_text(now), "limit": self._chunk - 1}
             head = connection.exec_driver_sql(HEAD_OF, values).first()
-            if head is None:
+            others = {"key": customer_key, "addresses": json.dumps(known)}
+            if head is None or connection.exec_driver_sql(IN_IMPORT, others).first() is not None:
                 return None
             newest = connection.exec_driver_sql(NEWEST_OF, values).all()
             ids = json.dumps(sorted({row[0] for row in [head, *newest]}))
@@ -72,9 +90,14 @@ class Erasing:
             rows = connection.exec_driver_sql(CLAIMED, {"ids": ids}).all()
             events = [event_of(row, self._default_source, is_claimed=True) for row in rows]
             events.sort(key=lambda event: event.id != head[0])
-            return Claim(
-                contacts.load(connection, [customer_key])[customer_key], tuple(events), now, now + lease
-            )
+            return Claim(contact, tuple(events), now, now + lease)
+
+    def lose(self, claims: Sequence[Claim], now: datetime, *, lease: timedelta) -> None:
+        """Let nothing that comes of these claims count; they are made again, within `lease` at the latest."""
+        until = to_text(now + lease)
+        made = [{"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims]
+        with self._transaction() as connection:
+            many(connection, LOSE, [{**each, "now": to_text(now), "until": until} for each in made])
 
     def forget(self, event_ids: Sequence[int]) -> None:
         """Delete these events and the attempts at them; what is pending stays."""

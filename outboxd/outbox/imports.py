@@ -3,6 +3,7 @@
 A barred customer's head has a lease without end: only the end of the import lets anybody claim it again.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -37,7 +38,10 @@ BARRED_BY = "SELECT customer_key FROM import_rows WHERE import_id = :import_id"
 
 ANYBODY = "SELECT EXISTS (SELECT 1 FROM import_rows)"
 
-BARRED = "SELECT address_key, customer_key FROM import_rows"
+BARRED = """
+SELECT address_key, customer_key, claimed_at FROM import_rows
+WHERE import_id IN (SELECT value FROM json_each(:ids))
+"""
 
 ROWS_OF = """
 SELECT customer_key, claimed_at, digest FROM import_rows
@@ -86,10 +90,11 @@ class Ledger:
         with self._transaction() as connection:
             return [_import(row) for row in connection.exec_driver_sql(UNDER_WAY)]
 
-    def barred(self) -> list[tuple[str, str]]:
-        """The address key and the customer key of everyone in an import."""
+    def barred(self, import_ids: Iterable[int]) -> list[tuple[str, str, datetime]]:
+        """Of everyone in one of these imports: address key, customer key, and when they were claimed."""
         with self._transaction() as connection:
-            return [(row[0], row[1]) for row in connection.exec_driver_sql(BARRED)]
+            rows = connection.exec_driver_sql(BARRED, {"ids": json.dumps(list(import_ids))})
+            return [(address, key, from_text(claimed_at)) for address, key, claimed_at in rows]
 
     def open(self, rows: Sequence[ImportRow], now: datetime) -> tuple[Import, list[ImportRow]]:
         """A new import; it bars the customers of `rows`. Returns those whose claims still hold, too."""
@@ -109,26 +114,21 @@ class Ledger:
             connection.exec_driver_sql(STARTED, {"import_id": import_id, "process_id": process_id})
 
     def claims(self, import_id: int, *, after: str = "") -> list[Barred]:
-        """The next claims that the import bars, by customer key; none left: none."""
-        found: list[Barred] = []
-        rows: Sequence[Sequence[Any]] = ((after,),)
-        while rows and not found:
-            values = {"import_id": import_id, "after": rows[-1][0], "limit": self._chunk}
-            with self._transaction() as connection:
-                rows = connection.exec_driver_sql(ROWS_OF, values).all()
-                for key, claimed_at, digest in rows:
-                    claim = self._claim(connection, key, claimed_at)
-                    if claim.events:
-                        found.append((claim, digest))
-                    else:  # ended by another hand
-                        connection.exec_driver_sql(RELEASE, {"key": key, "claimed_at": claimed_at})
+        """The next claims that the import bars, by customer key; none left: none.
+
+        One without events was ended by another hand, and is barred no more.
+        """
+        values = {"import_id": import_id, "after": after, "limit": self._chunk}
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(ROWS_OF, values).all()
+            found = [(self._claim(connection, key, claimed_at), digest) for key, claimed_at, digest in rows]
+            release(connection, [claim for claim, _ in found if not claim.events])
         return found
 
     def reclaimed(self, rows: Sequence[ImportRow]) -> list[Claim]:
-        """The claims that `rows` were made for, as far as they still hold; their leases are as they were."""
+        """The claims that `rows` were made for, their leases as they were; a lost one has no events."""
         with self._transaction() as connection:
-            claims = [self._claim(connection, row.customer_key, to_text(row.claimed_at)) for row in rows]
-        return [claim for claim in claims if claim.events]
+            return [self._claim(connection, row.customer_key, to_text(row.claimed_at)) for row in rows]
 
     def ended(self, import_id: int, status: str, left_out: int | None, now: datetime) -> None:
         """The import is over, and what became of its rows is recorded."""

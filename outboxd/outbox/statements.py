@@ -106,12 +106,6 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
 
 PURGE_ATTEMPTS = "UPDATE attempts SET detail = NULL WHERE event_id IN (SELECT value FROM json_each(:ids))"
 
-TAKE_OVER = """
-UPDATE outbox SET next_attempt_at = :at
-WHERE status = 'pending' AND attempts > 0 AND claimed_at IS NOT NULL AND next_attempt_at > :at
-  AND customer_key NOT IN (SELECT customer_key FROM import_rows)
-"""
-
 # How far the depth is from what counting finds: by indexes alone, and without a lock.
 OFF = """
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0) - finished
