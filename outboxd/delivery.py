@@ -78,7 +78,7 @@ class Delivery:
         self._closed = closed
         self._is_halted = False
         self._fault: tuple[float, Fault] | None = None
-        self._aside_until = clock()
+        self._aside_until = datetime.min.replace(tzinfo=UTC)
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
 
     def carry(self, claim: Claim) -> Result:

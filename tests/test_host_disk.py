@@ -249,7 +249,7 @@ def test_a_log_for_which_the_file_has_no_room_is_told_and_cut_once_there_is_some
         with closing(sqlite3.connect(outbox)) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM outbox").fetchone()
-            for number in range(20):  # into the log, and no further
+            for number in range(60):  # into the log, and no further
                 created(outbox, number)
         filler = fill(disk)
         with pytest.raises(DatabaseError, match=f"the disk that holds {outbox} is full"):
