@@ -133,8 +133,8 @@ class Contact:
     `email` is the address the customer should have and `synced_email` the one Brevo knows (None: not
     there). `deleted_at` is a tombstone; `born_at` the newest creation, None if a deletion is newer.
     `is_overtaken` says that Brevo was told since of another customer who has the same contact, so that it may
-    have none of this any more; of somebody new, that it may be told of one who has the address. `is_legible`
-    False: it cannot be read what is known, and nothing may be built on what is left.
+    have none of this any more. `is_legible` False: it cannot be read what is known, and nothing may be built
+    on what is left.
     """
 
     customer_key: str

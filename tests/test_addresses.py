@@ -142,13 +142,6 @@ def test_a_guest_who_is_elsewhere_by_now_is_not_taken_for_whoever_registers(outb
     assert whose(outbox, BEA) == guest
 
 
-def test_two_who_are_new_at_one_address_both_know_of_each_other(outbox: Outbox) -> None:
-    """Whichever is delivered later looks what the other one said."""
-    for minute in range(3):
-        admit(outbox, (str(minute), ANN))
-    assert [held.contact.is_overtaken for held in claim(outbox)] == [True] * 3
-
-
 def test_an_event_of_somebody_known_writes_no_address_anew(outbox: Outbox) -> None:
     lives(outbox, 1, "1", ANN)
     lives(outbox, 2, "2", ANN)

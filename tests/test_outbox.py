@@ -1,7 +1,9 @@
 """The contract of Outbox on the real file: admit, claim, record, release, revive."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from outboxd import database, intake, report
+from outboxd.errors import DatabaseError
 from outboxd.event import Claim, Outcome, Result, Stamp, Verdict
 from outboxd.keys import address_key
 from outboxd.outbox import FOLDED, Admission, Outbox
@@ -292,3 +295,21 @@ def test_a_depth_that_is_right_is_counted_without_a_lock(outbox: Outbox) -> None
     with closing(sqlite3.connect(outbox.path, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")  # or else: stayed locked for thirty seconds
         outbox.recount()
+
+
+def test_who_asks_from_another_thread_while_the_outbox_is_closed_is_told_so(db: Path) -> None:
+    """A delivery may outlast its daemon's patience; SQLite itself would take the process along."""
+    outbox = Outbox(db, default_source="custom")
+    is_asking = threading.Event()
+
+    def ask() -> None:
+        while True:
+            outbox.others("custom:1", "ann@example.com")
+            is_asking.set()
+
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ask) for _ in range(4)]
+        is_asking.wait()
+        outbox.close()
+        for each in asked:
+            assert isinstance(each.exception(), DatabaseError)

@@ -50,7 +50,7 @@ def without(text: str, sent: Iterable[str]) -> str:
 
     Its escapes are resolved. It is empty if it is too long, or escaped too often, to be looked through.
     """
-    if len(text) > LONGEST:
+    if not text or len(text) > LONGEST:
         return ""
     lines = "\n".join(value.replace("\n", " ") for value in sent)
     for _ in range(DEEPEST):  # what was sent may look like an escape, too

@@ -16,6 +16,8 @@ def blocking_deletions(
 ) -> frozenset[Stamp]:
     """The deletions that block a contact: soft ones, where no other customer has it."""
     deletions = [s for s in statements if s.kind is Kind.DELETED] if policy.deletes_softly else []
+    if not deletions:
+        return frozenset()
     where = {s.stamp: address_at(s.stamp, contact, statements) or s.email for s in deletions}
     return frozenset(at for at, address in where.items() if not address or not others(address).are_alive)
 

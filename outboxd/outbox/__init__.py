@@ -94,10 +94,11 @@ class Outbox:
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file, if others have no other one."""
-        if not self.anchor.is_log_of_others:
-            self._watch.close()  # it only reads: as the last one it would leave the log as it is
-        self._engine.dispose()
-        self._watch.close()
+        with self._looking:  # who asks from another thread would ask what is no more
+            if not self.anchor.is_log_of_others:
+                self._watch.close()  # it only reads: as the last one it would leave the log as it is
+            self._engine.dispose()
+            self._watch.close()
 
     def _stay(self) -> None:
         """Raise AdriftError rather than go on with a file that nobody else sees."""

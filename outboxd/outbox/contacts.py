@@ -30,6 +30,8 @@ CHANGES = ", ".join(f"{column} = told.{column}" for column in CHANGED)
 STAMP = "dddd-dd-ddTdd:dd:dd.dddZ#d*".replace("d", "[0-9]")
 """How a stamp is written, for GLOB: what is written otherwise another program wrote."""
 
+NOBODY = Others()
+
 SPOILED = (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError)
 """What comes of reading something else than was written."""
 
@@ -42,16 +44,14 @@ Said = Mapping[str, list[str]]
 EMPTIED = hashlib.sha256(b'""').hexdigest()[:16]
 """The hash of an attribute that is blank, as `fold.digest` makes it."""
 
-# As bytes: each text would be decoded by a call of its own.
+# As bytes: each text would be decoded by a call of its own. Of those who left, whoever they are: what the
+# customer left behind may be that of a guest who turned out to be them.
 OTHERS = f"""
 SELECT deleted_at IS NULL OR born_at IS NOT NULL, CAST(fields AS BLOB),
        iif(accepts_marketing = 0 AND consent_at GLOB '{STAMP}', CAST(consent_at AS TEXT), NULL)
 FROM contacts WHERE synced_email = :email AND customer_key <> :key
-"""
-
-# Of those who left, whoever they are: the customer's own may be that of a guest who turned out to be them.
-LEFT_BEHIND = f"""
-SELECT max(out_at) FROM addresses WHERE address_key = :address_key AND out_at GLOB '{STAMP}'
+UNION ALL
+SELECT 0, NULL, out_at FROM addresses WHERE address_key = :address_key AND out_at GLOB '{STAMP}'
 """
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder at each call
@@ -126,9 +126,10 @@ def others(ask: Callable[[str, dict[str, Any]], Sequence[Sequence[Any]]], key: s
     """Who but the customer of this key has the contact at this address, as `ask`, which executes a statement,
     tells.
     """
-    found = ask(OTHERS, {"key": key, "email": email})
-    left_behind = ask(LEFT_BEHIND, {"address_key": address_key(email)})
-    out_at = [each for *_, each in (*found, *left_behind) if each is not None]
+    found = ask(OTHERS, {"key": key, "email": email, "address_key": address_key(email)})
+    if not found:
+        return NOBODY
+    out_at = [each for *_, each in found if each is not None]
     living = [fields for is_alive, fields, _ in found if is_alive]
     return Others(bool(living), _stamp(max(out_at, default=None)), _said(living))
 

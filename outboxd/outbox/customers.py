@@ -55,20 +55,6 @@ INSERT OR IGNORE INTO contacts (customer_key, source, customer_id)
 SELECT key, source, customer_id FROM {table("key", "source", "customer_id")}
 """
 
-# Whoever of several with one address is delivered later is to see what the others said; of those who were
-# delivered already that is seen to when it is recorded.
-MEET = f"""
-UPDATE contacts SET is_overtaken = 1
-WHERE is_overtaken = 0 AND synced_email IS NULL AND customer_key IN (
-    SELECT addresses.customer_key FROM {table("source", "address")} CROSS JOIN addresses
-    ON address_key = told.address AND addresses.source = told.source
-    WHERE EXISTS (
-        SELECT 1 FROM addresses AS other WHERE other.address_key = told.address
-        AND other.source = told.source AND other.customer_key <> addresses.customer_key
-    )
-)
-"""
-
 NAME = "UPDATE contacts SET customer_id = :customer_id WHERE customer_key = :key"
 
 COPY = """
@@ -125,9 +111,6 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
         *((each, merged) for each in (ABSORB, RETIRE, HAND_OVER)),
     ):
         many(connection, statement, rows)
-    new = {row["key"] for row in directory.made}
-    met = sorted({address for address, key in directory.owned if key in new})
-    execute(connection, at_once(MEET, [{"source": source, "address": address} for source, address in met]))
     execute(connection, revive_unaddressed(directory.merged.values()))
     return {
         event_id: list(dict.fromkeys(directory.merged.get(key, key) for key in keys))
