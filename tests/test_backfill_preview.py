@@ -285,9 +285,25 @@ SHARED = [
 ]
 """Two customers have one contact: what the second has said of it, the first need not say."""
 
+JANUARY, FEBRUARY = "2025-01-01T00:00:00Z", "2025-02-01T00:00:00Z"
+MOVING = [
+    {"id": number, "email": f"{letter}@example.com", "firstName": "Mara", **more}
+    for number, letter, more in (
+        (3, "b", {}),
+        (3, "a", {"acceptsMarketing": False, "updatedAt": JANUARY}),
+        (3, "a", {}),
+        (2, "c", {}),
+        (1, "b", {"updatedAt": JANUARY}),
+        (1, "b", {}),
+        (3, "a", {"acceptsMarketing": False, "updatedAt": FEBRUARY}),
+    )
+]
+"""One leaves an address, another one takes it, and what the first said comes late."""
+
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(SHARED)
+@example(MOVING)
 @given(st.lists(rows, min_size=1, max_size=8, unique_by=lambda row: json.dumps(row, sort_keys=True)))
 def test_what_is_told_is_what_comes_of_it_one_row_after_the_other(
     make_shop: MakeShop, operate: Operate, customers: list[dict[str, Any]]
