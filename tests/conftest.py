@@ -28,8 +28,9 @@ hypothesis.settings.load_profile("outboxd")
 
 def pytest_configure() -> None:
     """Here, for benchmarks import this, too, and measure the disk."""
-    # On a disk tests wait most of the time until what they commit is there, and the busier it is the longer.
-    # Files in memory are files all the same, locked and synced as ever. With $TMPDIR they lie where that says.
+    # On a disk tests wait most of the time until what they commit is there, and the busier it is the
+    # longer. Files in memory are files all the same, locked and synced as ever. With $TMPDIR they lie where
+    # that says.
     if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         tempfile.tempdir = str(MEMORY)
     # Hundreds of processes need not compile the same modules, whatever this host has them do.
