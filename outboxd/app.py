@@ -11,7 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from outboxd import clock, config, database, locks, logs, metrics, place, report, takeover
-from outboxd.admit import admission
+from outboxd.admit import admit_fresh
 from outboxd.brevo.bulk import Bulk
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
@@ -162,10 +162,8 @@ def outbox(settings: Config) -> Outbox:
 
 def admit(settings: Config, path: Path, *, now: datetime) -> None:
     """Find out whose the new events are in the outbox at `path`, of which nobody else knows."""
-    reading = plan(settings).reading
     with closing(Outbox(path, default_source=settings.source)) as opened:
-        while events := opened.fresh():
-            opened.admit([admission(event, reading) for event in events], now)
+        admit_fresh(opened, plan(settings).reading, lambda: now)
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from outboxd import database, intake, mapping, person, search, sources
-from outboxd.admit import admission
+from outboxd.admit import admit_fresh
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.errors import EX_TEMPORARY, EventError, OutboxdError
 from outboxd.event import Claim, Kind, Reading, Remove, Verdict
-from outboxd.outbox import CHUNK, Outbox
+from outboxd.outbox import Outbox
 from outboxd.outbox.pruning import Pruning
 from outboxd.payload import parse
 from outboxd.person import Person, UnknownPersonError
@@ -146,11 +146,8 @@ class Eraser:
         return self._proved(known, told, len(erased))
 
     def _admit(self) -> None:
-        """Find out whose the new events are: some may be the person's."""
-        while events := self._outbox.fresh():
-            self._outbox.admit([admission(each, self._plan.reading) for each in events], self._clock())
-            if len(events) < CHUNK:
-                return
+        """Of the new events some may be the person's."""
+        admit_fresh(self._outbox, self._plan.reading, self._clock)
 
     def _redact(self, whose: Person, whom: str) -> tuple[str, str]:
         """Have the customer redacted now: their key, and what became of the contact in Brevo."""

@@ -14,6 +14,7 @@ from outboxd import sources
 from outboxd.backoff import Backoff
 from outboxd.errors import EventError
 from outboxd.event import (
+    EMPTIED,
     FINISHED_WELL,
     NO_ADDRESS,
     Attribute,
@@ -37,7 +38,7 @@ from outboxd.event import (
 from outboxd.fold import Folded, fold
 from outboxd.fold.life import GONE
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import EMPTIED, UNKNOWN
+from outboxd.fold.registers import UNKNOWN
 from outboxd.keys import address_key
 from outboxd.mapping import needs_document, statement
 from outboxd.payload import parse

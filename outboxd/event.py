@@ -4,6 +4,7 @@ Frozen values only. This room knows neither SQL nor HTTP, neither shops nor Brev
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -117,6 +118,17 @@ class Statement:
     labels: Labels | None = None
     left_out: tuple[str, ...] = ()  # what Brevo would have dropped without a word, and why
     unmapped: tuple[str, ...] = ()  # the fields that the payload has and no rule asks for
+
+
+def digest(value: Any) -> str:
+    """A short hash of an attribute's value: enough to see that it differs, not to read it."""
+    return hashlib.sha256(_written(value).encode()).hexdigest()[:16]
+
+
+_written = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+EMPTIED = digest("")
+"""The hash of an attribute that Brevo was told to empty."""
 
 
 class Register(NamedTuple):

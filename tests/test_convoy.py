@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from outboxd import app
 from outboxd.brevo.client import contact_path
 from outboxd.brevo.sandbox import Fault
-from outboxd.fold.registers import digest
+from outboxd.event import digest
 from outboxd.values import CLEARED
 from tests.shop import KEY, MakeShop, Shop
 from tests.stories import META_KEY, PLATFORMS, story

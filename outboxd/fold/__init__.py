@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from outboxd.event import (
+    EMPTIED,
     Change,
     Contact,
     Kind,
@@ -24,7 +25,7 @@ from outboxd.event import (
 from outboxd.fold.consent import blocking_deletions, consent_flag, opts_out_at, with_consent
 from outboxd.fold.life import GONE, address_at, is_void, newest_address, with_life
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import EMPTIED, brought_along, overruling, perhaps_given, registered
+from outboxd.fold.registers import brought_along, overruling, perhaps_given, registered
 from outboxd.fold.removal import removal
 
 OVERRULED = "another customer with the same contact has said something newer"

@@ -1,11 +1,9 @@
 """The registers: of each attribute the newest value, whoever of those who have the contact said it."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outboxd.event import Contact, Others, Register, Stamp, Statement
+from outboxd.event import EMPTIED, Contact, Others, Register, Stamp, Statement, digest
 from outboxd.fold.life import newest
 from outboxd.fold.policy import Policy
 from outboxd.labels import Known
@@ -13,17 +11,6 @@ from outboxd.values import CLEARED
 
 UNKNOWN = ""
 """In place of a hash: Brevo may have the value, or none."""
-
-
-def digest(value: Any) -> str:
-    """A short hash of an attribute's value: enough to see that it differs, not to read it."""
-    return hashlib.sha256(_written(value).encode()).hexdigest()[:16]
-
-
-_written = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
-
-EMPTIED = digest(CLEARED)
-"""The hash of an attribute that Brevo was told to empty."""
 
 
 def registered(

@@ -1,6 +1,5 @@
 """The contacts table: what Brevo has of a customer, as far as we know."""
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outboxd.clock import to_text
-from outboxd.event import Contact, Others, Register, Stamp
+from outboxd.event import EMPTIED, Contact, Others, Register, Stamp
 from outboxd.keys import address_key
 from outboxd.outbox.rows import Write, at_once, table
 
@@ -40,9 +39,6 @@ FEW = 100
 
 Said = Mapping[str, list[str]]
 """Attributes as they are written: the stamp, and the hash, of each."""
-
-EMPTIED = hashlib.sha256(b'""').hexdigest()[:16]
-"""The hash of an attribute that is blank, as `fold.digest` makes it."""
 
 # As bytes: each text would be decoded by a call of its own. Of those who left, whoever they are: what the
 # customer left behind may be that of a guest who turned out to be them.

@@ -14,8 +14,7 @@ from enum import StrEnum
 from itertools import permutations
 from typing import Any
 
-from outboxd.event import PHONES, Attribute
-from outboxd.fold.registers import EMPTIED, digest
+from outboxd.event import EMPTIED, PHONES, Attribute, digest
 from outboxd.values import CLEARED
 from outboxd.verify.believed import Believed
 
