@@ -470,3 +470,14 @@ def test_a_readable_tree_is_printed_for_people(make: MakeOperated) -> None:
         f"    POST {shop.sandbox.url}/contacts",
         '    {"email": "m***@example.com", "attributes": {"FIRSTNAME": "M***"}, "updateEnabled": true}',
     ]
+
+
+def test_what_shops_write_does_nothing_to_a_terminal(make: MakeOperated) -> None:
+    """Whoever registers in a shop may choose their name."""
+    shop, operate = make()
+    shop.enqueue("created", id=1, email="mara@example.com", firstName="\x1b]0;Mara\x07 \x9b31mKlein")
+    shop.insert("customer_\x1b[2Jcreated", '{"id": 2, "\x9b2J": 1}')
+    for event_id in ("1", "2"):
+        told = operate("explain", event_id, "--reveal").stdout
+        assert all(line.isprintable() for line in told.splitlines())
+    assert r"\x1b[2J" in told

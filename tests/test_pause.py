@@ -96,6 +96,13 @@ def test_status_tells_since_when_by_whom_and_why(shop: Shop, operate: Operate) -
     assert lane.split(maxsplit=1)[1] == f"paused: {WHY} (0 s ago, by olga; outboxd resume)"
 
 
+def test_a_reason_does_nothing_to_the_terminal_of_who_reads_it(operate: Operate) -> None:
+    operate("pause", "--reason", "see\nticket \x1b[2J17")
+    shown = operate("status").stdout
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert r"paused: see ticket \x1b[2J17" in shown
+
+
 def test_a_disabled_sync_is_told_as_disabled(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import click
 
 from outboxd import app, clock, config, database, intake, report
 from outboxd.cli.options import config_option, json_option
+from outboxd.cli.table import printable
 from outboxd.config import Config
 from outboxd.errors import NoOutboxError
 from outboxd.explain import Explainer, Facts
@@ -76,7 +77,7 @@ def explain(
     if as_json:
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        click.echo("\n\n".join("\n".join(_tree(facts)) for facts in told))
+        click.echo("\n\n".join("\n".join(map(printable, _tree(facts))) for facts in told))
     return 1 if any(facts["verdict"] == "refused" for facts in told) else 0
 
 
