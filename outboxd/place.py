@@ -100,8 +100,11 @@ def impossible(path: Path) -> Fault | None:
 
 
 def in_the_way(path: Path) -> Fault | None:
-    """The file of the outbox at `path` that this user cannot read and write, and all that mends it."""
-    path = Path(os.path.realpath(path))
+    """What of the outbox at `path` this user cannot read and write, and all that mends it."""
+    named, path = path, Path(os.path.realpath(path))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        told = f"this user may not write to {named} and its directory"
+        return Fault("rights", told, _admission(_barrier(path.parent).stat()))
     for suffix in ("", "-wal", "-shm"):
         file = Path(f"{path}{suffix}")
         if not file.exists() or os.access(file, os.R_OK | os.W_OK):
@@ -109,6 +112,13 @@ def in_the_way(path: Path) -> Fault | None:
         mends = [fault.mend for fault in _file(file, path.parent.stat(), suffix)]
         return Fault("rights", f"this user may not read and write {file}", " && ".join(mends))
     return None
+
+
+def _barrier(directory: Path) -> Path:
+    """The first directory on the way to this one that keeps this user out; itself if he comes so far."""
+    while not os.access(directory.parent, os.X_OK):
+        directory = directory.parent
+    return directory
 
 
 def read_only(directory: Path) -> Fault | None:
@@ -188,7 +198,7 @@ def _admission(directory: os.stat_result) -> str:
     """How this user gets in: by the group, where there is one to join."""
     if directory.st_mode & stat.S_IWGRP:
         return f"sudo usermod -aG {_group(directory.st_gid)} {_user(os.geteuid())}, then log in again"
-    return f"be the one it belongs to: sudo -u {_user(directory.st_uid)} outboxd check"
+    return f"be the one it belongs to: sudo -u {_user(directory.st_uid)} outboxd …"
 
 
 def _user(number: int) -> str:
