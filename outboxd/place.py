@@ -96,6 +96,8 @@ def impossible(path: Path) -> Fault | None:
     if os.path.isdir(path):
         mend = f"name a file in it with `database:`, such as {path / 'outbox.db'}"
         return Fault("place", f"{path} is a directory", mend)
+    if os.path.exists(path) and not os.path.isfile(path):  # a device, whose rights are not ours to mend
+        return Fault("place", f"{path} is no regular file", "name another with `database:`")
     return None
 
 
@@ -103,8 +105,12 @@ def in_the_way(path: Path) -> Fault | None:
     """What of the outbox at `path` this user cannot read and write, and all that mends it."""
     named, path = path, Path(os.path.realpath(path))
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        told = f"this user may not write to {named} and its directory"
-        return Fault("rights", told, _admission(_barrier(path.parent).stat()))
+        barrier = _barrier(path.parent)
+        try:
+            mend = _admission(barrier.stat())
+        except OSError:  # links without an end
+            mend = f"look: ls -ld {quote(str(barrier))}"
+        return Fault("rights", f"this user may not write to {named} and its directory", mend)
     for suffix in ("", "-wal", "-shm"):
         file = Path(f"{path}{suffix}")
         if not file.exists() or os.access(file, os.R_OK | os.W_OK):

@@ -41,7 +41,9 @@ def test_a_fresh_outbox_has_no_fault(db: Path) -> None:
 
 def test_where_there_is_no_directory_nothing_else_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     for name, told in (
+        ("pipe", "is no regular file"),
         ("no/outbox.db", "no does not exist"),
         ("file/outbox.db", "file is a file"),
         (".", "is a directory"),
