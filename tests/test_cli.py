@@ -562,6 +562,44 @@ def test_a_stream_that_is_closed_is_one_without_an_end_or_a_beginning(
     assert "Traceback" not in done.stderr
 
 
+def test_a_watch_without_a_place_to_show_it_ends_as_every_watch_does(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("database: missing.db\n")
+    done = outboxd_with([1], tmp_path, "status", "--watch")
+    assert (done.returncode, "Traceback" in done.stderr) == (66, False), done.stderr
+
+
+def test_an_address_that_is_no_text_is_refused_whatever_the_locale(operate: Any, tmp_path: Path) -> None:
+    operate("status")  # writes the configuration
+    command = [sys.executable, "-m", "outboxd", "erase", "-", "--config", str(tmp_path / "config.yaml")]
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "BREVO_API_KEY": KEY}
+    done = subprocess.run(command, input=b"j\xf6@example.com\n", env=environ, capture_output=True, timeout=60)
+    assert (done.returncode, b"Traceback" in done.stderr) == (2, False), done.stderr
+    assert b"write it in UTF-8" in done.stderr
+
+
+def test_json_is_json_whatever_the_locale(operate: Any, tmp_path: Path) -> None:
+    """Letters beyond it would be written as Python does, and not as JSON does."""
+    operate("status")  # writes the configuration
+    event = {"event": "customer_created", "data": {"id": 1, "firstName": "Bj\xf6rk \U0001f600"}}
+    command = [sys.executable, "-m", "outboxd", "explain", "--offline", "--reveal", "--json", "-"]
+    done = subprocess.run(
+        [*command, "--config", str(tmp_path / "config.yaml")],
+        input=json.dumps(event).encode(),
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+    )
+    [told] = json.loads(done.stdout)
+    assert "Bj\xf6rk \U0001f600" in [rule.get("value") for rule in told["mapping"]]
+
+
+def test_data_and_a_file_are_not_both_taken(operate: Any, shop: Shop) -> None:
+    """As by `outboxd-intake`: one of them would be left aside without a word."""
+    told = operate("enqueue", "--event", "customer_created", "--data", '{"id": 1}', "events.jsonl")
+    assert "not both" in str(told.exception)
+    assert shop.status()["pending"] == 0
+
+
 def test_ids_that_nobody_can_be_told_are_no_reason_to_write_again(
     shop: Shop, operate: Any, tmp_path: Path
 ) -> None:
