@@ -337,6 +337,16 @@ def test_what_was_erased_is_told_to_programs_too(shop: Shop, operate: Any) -> No
     assert "backups" not in done.stdout
 
 
+def test_the_search_runs_nothing_that_lies_where_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator may be in a directory that anybody can write to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    (tmp_path / "outbox.db").write_text("mara@example.com")
+    assert occurrences([tmp_path / "outbox.db"], ["mara@example.com"]) == [1]
+
+
 def test_the_search_finds_a_text_across_blocks_and_as_json_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "file"
     half = (1 << 20) - 3
