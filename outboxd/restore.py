@@ -270,6 +270,6 @@ def _alone(outbox: Path, who: str) -> Iterator[None]:
 def _undecided(backup: Path, then: Then) -> UndecidedError:
     known = f" ({then.delivered:,} of them surely)" if then.delivered else ""
     return UndecidedError(
-        f"{then.pending:,} events are pending in {backup} that may have been delivered since{known}",
+        f"pending in {backup}, and perhaps delivered since: {then.pending:,}{known}",
         hint="say --hold to make dead letters of them, to look at and retry; or --resend to send them all",
     )

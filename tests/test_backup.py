@@ -146,7 +146,7 @@ def test_what_may_have_been_delivered_since_is_not_sent_unless_somebody_says_so(
     calls = len(shop.calls)
     shop.close()
     told: list[int] = []
-    with pytest.raises(UndecidedError, match=r"1 events are pending .* \(1 of them surely\)") as caught:
+    with pytest.raises(UndecidedError, match=r"^pending in .*: 1 \(1 of them surely\)$") as caught:
         restore(saved, shop.path, shop.clock(), advance=lambda done, _: told.append(done))
     assert told == [], "it is asked before anything is copied"
     assert "--hold" in (caught.value.hint or "")
@@ -720,7 +720,7 @@ def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path)
     assert exit_code(run(shop, tmp_path, "restore", str(saved))) == 64
     done = run(shop, tmp_path, "restore", str(saved), "--hold")
     assert exit_code(done) == 0, done.output
-    assert "1 events that were pending are dead letters now" in done.output
+    assert "pending in the backup: 1 (dead letters now" in done.output
     assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1
     assert "restart" not in done.output

@@ -504,6 +504,12 @@ def test_check_repeats_what_was_left_out_lately(shop: Shop, operate: Any) -> Non
     assert "warn  warning: SMS left out: phone is a national phone number" in result.output
 
 
+def test_check_says_what_mends_a_warning(operate: Any) -> None:
+    lines = operate("check").output.splitlines()
+    [place] = [number for number, line in enumerate(lines) if line.startswith("warn  list: none is set")]
+    assert lines[place + 1] == "      mend it: set options.list_id"
+
+
 def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop, tmp_path: Path) -> None:
     """The names of files are bytes, and not every locale is of UTF-8."""
     operate("status")  # writes the configuration
