@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -523,6 +525,18 @@ def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "ller.db" in done.stdout
+
+
+def test_what_nobody_thought_of_ends_with_its_place_and_tells_nothing_of_the_data(
+    operate: Any, shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operate("status")  # writes the configuration
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.execute("INSERT INTO state VALUES ('heartbeat', 'mara@example.com', '')")
+    assert cli.main(["status", "--config", str(tmp_path / "config.yaml")]) == 70
+    told = capsys.readouterr()
+    assert re.search(r"^outboxd: a bug, .*: ValueError at \w+\.py:\d+$", told.err, re.MULTILINE)
+    assert "mara" not in told.out + told.err
 
 
 def outboxd_with(closed: Sequence[int], directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
