@@ -13,6 +13,7 @@ from outboxd.cli import host
 from outboxd.cli.checking import Check, thresholds
 from outboxd.cli.figures import ago, counted, latency, percent, when
 from outboxd.cli.options import NumberRange, config_option, json_option
+from outboxd.cli.table import printable
 from outboxd.config import Config
 
 if TYPE_CHECKING:  # of thresholds few looks have any
@@ -159,7 +160,7 @@ def rows(facts: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         told.append(("notifications", given_up))
     for warning in facts["warnings"]:
         told.append(("warning", f"{warning['warning']} ({counted(warning['count'], 'time')})"))
-    return told
+    return [(name, printable(value)) for name, value in told]
 
 
 def _next(at: str | None, now: datetime) -> str:
