@@ -40,14 +40,14 @@ def back_up(
     Raises BackupError if something is there already, unless it is a file and `force`, or if it is part of the
     outbox; DamagedError and SchemaError of `source`.
     """
-    if target.exists() and not target.is_file():
+    if (place_of := place.target(target)) is None:
         raise BackupError(f"{target} is no regular file", hint="name another one")
-    target = Path(os.path.realpath(target))  # a link stays, and leads to the backup
+    target = place_of  # a link stays, and leads to the backup
     if place.is_among(target, place.files(source)):
         raise BackupError(f"{target} belongs to the outbox itself", hint="name another file")
-    if target.exists() and not force:
+    if os.path.exists(target) and not force:
         raise BackupError(f"{target} is there already", hint="name another file, or say --force")
-    if target.with_name(target.name + "-wal").exists():
+    if os.path.exists(f"{target}-wal"):
         raise BackupError(f"{target} is a database in use", hint="name another file")
     with making(target) as part:
         copy(source, part, advance)

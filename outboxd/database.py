@@ -170,14 +170,9 @@ def unusable(path: str | PathLike[str], error: Exception) -> DatabaseError | NoO
         return NoOutboxError(f"there is no outbox at {path}", hint="create it with: outboxd migrate")
     if is_open and (fault := place.read_only(Path(directory))) is not None:
         return DatabaseError(fault.told, hint=fault.mend)
-    if not is_open or not os.access(path, os.R_OK | os.W_OK) or not os.access(directory, os.W_OK):
-        return RightsError(
-            f"this user may not write to {path} and its directory",
-            hint=f"join the group that owns {directory}: sudo usermod -aG outboxd $USER, then log in again",
-        )
     if (fault := place.in_the_way(Path(path))) is not None:
         # Never by removing it: what is committed and not yet in the database stands in the log.
-        return RightsError(fault.told, hint=fault.mend)
+        return RightsError(fault.told, hint=fault.mend or None)
     told, hint = MEANINGS.get(kind, ("{path} cannot be used: {error}", ""))
     if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and place.is_full(directory):
         told, hint = NO_ROOM

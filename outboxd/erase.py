@@ -122,7 +122,8 @@ class Eraser:
             for each in persons:
                 events |= person.events(connection, each, besides=REDACTED)
             for event_id in events:
-                texts |= self._texts(*connection.execute(person.PAYLOAD, {"id": event_id}).fetchone())
+                if kept := connection.execute(person.PAYLOAD, {"id": event_id}).fetchone():  # not pruned yet
+                    texts |= self._texts(*kept)
             found = _mentions(connection, texts, UNMISTAKABLE)
         # what was never anybody's, and names the person, is the person's
         events |= {each.event_id: each.status for each in found if each.is_nobodys}

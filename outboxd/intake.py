@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic, sleep
 
@@ -301,18 +302,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments), sys.stdin, sys.stdout)
     except OutboxdError as error:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        print(f"outboxd-intake: {error}{hint}", file=sys.stderr)  # noqa: T201 - what a command is for
+        streams.tell(f"outboxd-intake: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    finally:
+        streams.end()
 
 
 def _main(arguments: list[str], stdin: TextIO, stdout: TextIO | None) -> int:
     options, files, skip_invalid, wants_help = _options(arguments)
     if wants_help:
-        if stdout is not None:
-            stdout.write(USAGE)
+        with suppress(OSError):  # whoever asked has gone
+            print(USAGE, end="", file=stdout)
         return 0
     defaults: dict[str, object] = {
         "event": options.get("--event"),
@@ -352,7 +354,7 @@ def deposit(
     if not faults:
         return 0
     listed = "\n".join(f"left out: {fault}" for fault in faults)
-    print(f"{listed}\noutboxd-intake: wrote {len(rows)}, left out {len(faults)}", file=sys.stderr)  # noqa: T201
+    streams.tell(f"{listed}\nwrote {len(rows)}, left out {len(faults)}")
     return IntakeError.exit_code
 
 

@@ -223,6 +223,8 @@ def _unopened(path: str, error: OSError) -> OutboxdError:
         return RightsError(told, hint=hint)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TooManyFilesError(path)
+    if error.errno == errno.ELOOP:
+        return DatabaseError(f"{path} is a link", hint=f"remove it: rm {path}")
     from pathlib import Path
 
     from outboxd import place
@@ -237,7 +239,8 @@ def _unopened(path: str, error: OSError) -> OutboxdError:
 
 def _open(path: str, _flags: int = 0) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Members of the group can put a link there, and whoever drains may write to more than they may.
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         with suppress(PermissionError):  # another user has made it at the same moment

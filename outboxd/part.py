@@ -24,8 +24,8 @@ def making(target: Path) -> Iterator[Path]:
 
     What the operating system refuses meanwhile becomes an error of ours.
     """
-    for left in target.parent.glob(f".*{PART}{LOCK}"):
-        with suppress(OSError):  # it is in nobody's way
+    with suppress(OSError):  # whoever may not look there is told so by what comes next
+        for left in target.parent.glob(f".*{PART}{LOCK}"):
             _remove_left(left)
     part, descriptor = _locked(target)
     try:
@@ -88,13 +88,14 @@ def _locked(target: Path) -> tuple[Path, int]:
 
 
 def _remove_left(lock: Path) -> None:
-    descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if _is_had(lock, descriptor):
-            discard(lock.with_name(lock.name.removesuffix(LOCK)))
-            lock.unlink()
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # it is in nobody's way
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if _is_had(lock, descriptor):
+                discard(lock.with_name(lock.name.removesuffix(LOCK)))
+                lock.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _is_had(lock: Path, descriptor: int) -> bool:

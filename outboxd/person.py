@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from outboxd.errors import OutboxdError
+from outboxd.errors import EX_NO_INPUT, OutboxdError
 from outboxd.keys import address_key, hashed
 
 CHUNK = 5_000
@@ -66,7 +66,7 @@ WHERE instr(lower(email), :text) OR instr(lower(synced_email), :text) OR instr(l
 class UnknownPersonError(OutboxdError):
     """Nobody, or more than one customer, is meant."""
 
-    exit_code = 66
+    exit_code = EX_NO_INPUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,21 @@ def impossible(path: Path) -> Fault | None:
     if os.path.isdir(path):
         mend = f"name a file in it with `database:`, such as {path / 'outbox.db'}"
         return Fault("place", f"{path} is a directory", mend)
+    if os.path.exists(path) and not os.path.isfile(path):  # a device, whose rights are not ours to mend
+        return Fault("place", f"{path} is no regular file", "name another with `database:`")
     return None
 
 
 def in_the_way(path: Path) -> Fault | None:
-    """The file of the outbox at `path` that this user cannot read and write, and all that mends it."""
-    path = Path(os.path.realpath(path))
+    """What of the outbox at `path` this user cannot read and write, and all that mends it."""
+    named, path = path, Path(os.path.realpath(path))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        barrier = _barrier(path.parent)
+        try:
+            mend = _admission(barrier.stat())
+        except OSError:  # links without an end
+            mend = f"look: ls -ld {quote(str(barrier))}"
+        return Fault("rights", f"this user may not write to {named} and its directory", mend)
     for suffix in ("", "-wal", "-shm"):
         file = Path(f"{path}{suffix}")
         if not file.exists() or os.access(file, os.R_OK | os.W_OK):
@@ -109,6 +118,13 @@ def in_the_way(path: Path) -> Fault | None:
         mends = [fault.mend for fault in _file(file, path.parent.stat(), suffix)]
         return Fault("rights", f"this user may not read and write {file}", " && ".join(mends))
     return None
+
+
+def _barrier(directory: Path) -> Path:
+    """The first directory on the way to this one that keeps this user out; itself if he comes so far."""
+    while not os.access(directory.parent, os.X_OK):
+        directory = directory.parent
+    return directory
 
 
 def read_only(directory: Path) -> Fault | None:
@@ -188,7 +204,7 @@ def _admission(directory: os.stat_result) -> str:
     """How this user gets in: by the group, where there is one to join."""
     if directory.st_mode & stat.S_IWGRP:
         return f"sudo usermod -aG {_group(directory.st_gid)} {_user(os.geteuid())}, then log in again"
-    return f"be the one it belongs to: sudo -u {_user(directory.st_uid)} outboxd check"
+    return f"be the one it belongs to: sudo -u {_user(directory.st_uid)} outboxd …"
 
 
 def _user(number: int) -> str:

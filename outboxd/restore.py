@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from outboxd import database, locks
+from outboxd import database, locks, place
 from outboxd.backup import (
     Advance,
     BackupError,
@@ -113,7 +113,7 @@ def restore(
     Raises UndecidedError if there are pending events and `hold` is None, HeldError with who drains,
     BackupError and SchemaError; and, unless it is damaged, whatever keeps the outbox from being read.
     """
-    if backup.exists() and outbox.exists() and backup.samefile(outbox):
+    if place.is_among(backup, [outbox]):
         raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
     outbox = Path(os.path.realpath(outbox))  # the file itself, and what lies beside it, not a link to it
@@ -184,15 +184,15 @@ def _instead(outbox: Path, aside: Path, part: Path, make: Make) -> Restored:
 def _move(outbox: Path, aside: Path) -> None:
     """Nobody may find the log without its file: SQLite removes one that lies beside another, or reads it."""
     names = zip(database_files(outbox), database_files(aside), strict=True)
-    moves = [(file, place) for file, place in names if file.exists()]
+    moves = [(file, target) for file, target in names if file.exists()]
     try:
-        for file, place in moves:
-            os.link(file, place)
+        for file, target in moves:
+            os.link(file, target)
     except OSError:  # a file system without links: at least the log is never there alone
-        for file, place in moves:
-            place.unlink(missing_ok=True)
+        for file, target in moves:
+            target.unlink(missing_ok=True)
             with suppress(FileNotFoundError):
-                file.rename(place)
+                file.rename(target)
     else:
         for file, _ in reversed(moves):
             file.unlink(missing_ok=True)
@@ -270,6 +270,6 @@ def _alone(outbox: Path, who: str) -> Iterator[None]:
 def _undecided(backup: Path, then: Then) -> UndecidedError:
     known = f" ({then.delivered:,} of them surely)" if then.delivered else ""
     return UndecidedError(
-        f"{then.pending:,} events are pending in {backup} that may have been delivered since{known}",
+        f"pending in {backup}, and perhaps delivered since: {then.pending:,}{known}",
         hint="say --hold to make dead letters of them, to look at and retry; or --resend to send them all",
     )

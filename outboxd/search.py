@@ -19,7 +19,7 @@ def occurrences(paths: Sequence[Path], texts: Sequence[str]) -> list[int]:
     if not texts:
         return []
     asked = json.dumps({"paths": [str(path) for path in paths], "texts": texts})
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-I", __file__]  # nor may what lies where it is started be taken for a module
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
     found: list[int] = json.loads(done.stdout)
     return found

@@ -6,6 +6,7 @@ in its place.
 
 import os
 import sys
+from contextlib import suppress
 
 
 def fill() -> None:
@@ -22,6 +23,12 @@ def fill() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
+
+
+def tell(text: str) -> None:
+    """Say `text` on standard error; where that cannot be done the exit code must do."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)  # noqa: T201 - what a command is for
 
 
 def end() -> None:

@@ -15,8 +15,6 @@ from outboxd import __version__
 from outboxd.brevo.deadline import Allowance, DeadlineAdapter, failure
 from outboxd.notices import Notification
 
-PREFIX = "whsec_"
-
 
 def sign(secret: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """The `webhook-signature` of a body: https://github.com/standard-webhooks/standard-webhooks."""

@@ -122,6 +122,14 @@ def test_without_an_outbox_a_check_is_unknown(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(check) == 66
 
 
+@pytest.mark.parametrize("wrong", [["--config", "missing.yaml"], ["--no-such-option"]])
+def test_a_program_reads_json_also_where_there_is_no_answer(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", "--json", "--fail-if", "dead>0", *wrong]) == 3
+    assert json.loads(capsys.readouterr().out) == {"check": {"level": "UNKNOWN", "met": []}}
+
+
 def test_without_a_configuration_a_check_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

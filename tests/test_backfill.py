@@ -228,6 +228,14 @@ def test_refused_rows_are_told_and_the_others_written(shop: Shop, operate: Opera
         assert text not in result.output + Path("refused.jsonl").read_text()
 
 
+def test_refused_rows_are_listed_whatever_bytes_their_file_is_called_by(operate: Operate) -> None:
+    name = os.fsdecode(b"M\xfcller.csv")
+    Path(name).write_text("id,email\n1,nobody\n")
+    assert exit_code(operate("--json", "--refused", "refused.jsonl", name)) == 65
+    [told] = map(json.loads, Path("refused.jsonl").read_text().splitlines())
+    assert told["file"] == name
+
+
 @pytest.mark.parametrize("name", ["./customers.csv", "config.yaml", "outbox", "its log"])
 def test_the_list_of_refused_rows_overwrites_nothing_that_is_needed(
     shop: Shop, operate: Operate, name: str

@@ -33,7 +33,7 @@ from tests.test_cli import exit_code, run
 from tests.test_erase import ANN, BODY, assert_gone
 from tests.test_metrics import bring_to
 from tests.test_schema import assert_depth_is_right
-from tests.users import needs_mounts
+from tests.users import needs_mounts, needs_users
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_what_may_have_been_delivered_since_is_not_sent_unless_somebody_says_so(
     calls = len(shop.calls)
     shop.close()
     told: list[int] = []
-    with pytest.raises(UndecidedError, match=r"1 events are pending .* \(1 of them surely\)") as caught:
+    with pytest.raises(UndecidedError, match=r"^pending in .*: 1 \(1 of them surely\)$") as caught:
         restore(saved, shop.path, shop.clock(), advance=lambda done, _: told.append(done))
     assert told == [], "it is asked before anything is copied"
     assert "--hold" in (caught.value.hint or "")
@@ -366,6 +366,49 @@ def test_the_outbox_is_no_backup_of_itself_and_a_missing_file_is_none(shop: Shop
         back(shop, saved, hold=True)
     assert caught.value.exit_code == 66
     assert shop.rows("SELECT id, status FROM outbox") == [(waiting, "pending")]
+
+
+def test_a_path_where_no_file_can_lie_is_told_by_its_name(shop: Shop, saved: Path) -> None:
+    long = saved.with_name("x" * 300)
+    with pytest.raises(DatabaseError, match=f"^{long} cannot be created: File name too long"):
+        back_up(shop.path, long)
+    with pytest.raises(NoOutboxError, match=f"^{long} cannot be read: File name too long"):
+        back(shop, long)
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from outboxd import clock, errors, place
+from outboxd.backup import back_up
+from outboxd.restore import restore
+outbox, closed = map(Path, sys.argv[1:])
+os.setgroups([])
+os.setuid(65534)
+for attempt in (
+    lambda: back_up(outbox, closed),
+    lambda: restore(closed, outbox, clock.wall(), who="a test", admit=None),
+):
+    try:
+        attempt()
+    except errors.OutboxdError as error:
+        print(error)
+"""
+"""As somebody who may not look where the backup is; what is to be imported is read before."""
+
+
+@needs_users
+def test_a_backup_where_this_user_may_not_look_is_told_by_its_name(tmp_path: Path, db: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    tmp_path.chmod(0o700)
+    command = [sys.executable, "-c", CLOSED, str(db), str(closed / "saved.db")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert told.stderr == ""
+    assert told.stdout.splitlines() == [
+        f"{closed}/saved.db cannot be created: Permission denied",
+        f"{closed}/saved.db cannot be read: Permission denied",
+    ]
 
 
 def test_a_backup_of_a_newer_outboxd_is_refused(shop: Shop, saved: Path) -> None:
@@ -677,7 +720,7 @@ def test_the_commands_say_what_they_did(shop: Shop, saved: Path, tmp_path: Path)
     assert exit_code(run(shop, tmp_path, "restore", str(saved))) == 64
     done = run(shop, tmp_path, "restore", str(saved), "--hold")
     assert exit_code(done) == 0, done.output
-    assert "1 events that were pending are dead letters now" in done.output
+    assert "pending in the backup: 1 (dead letters now" in done.output
     assert "outboxd verify" in done.output + done.stderr if done.stderr_bytes else done.output
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["dead"] == 1
     assert "restart" not in done.output

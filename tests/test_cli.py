@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -504,6 +506,12 @@ def test_check_repeats_what_was_left_out_lately(shop: Shop, operate: Any) -> Non
     assert "warn  warning: SMS left out: phone is a national phone number" in result.output
 
 
+def test_check_says_what_mends_a_warning(operate: Any) -> None:
+    lines = operate("check").output.splitlines()
+    [place] = [number for number, line in enumerate(lines) if line.startswith("warn  list: none is set")]
+    assert lines[place + 1] == "      mend it: set options.list_id"
+
+
 def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop, tmp_path: Path) -> None:
     """The names of files are bytes, and not every locale is of UTF-8."""
     operate("status")  # writes the configuration
@@ -517,6 +525,18 @@ def test_what_the_terminal_cannot_show_is_no_traceback(operate: Any, shop: Shop,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "ller.db" in done.stdout
+
+
+def test_what_nobody_thought_of_ends_with_its_place_and_tells_nothing_of_the_data(
+    operate: Any, shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operate("status")  # writes the configuration
+    with closing(sqlite3.connect(shop.path)) as connection, connection:
+        connection.execute("INSERT INTO state VALUES ('heartbeat', 'mara@example.com', '')")
+    assert cli.main(["status", "--config", str(tmp_path / "config.yaml")]) == 70
+    told = capsys.readouterr()
+    assert re.search(r"^outboxd: a bug, .*: ValueError at \w+\.py:\d+$", told.err, re.MULTILINE)
+    assert "mara" not in told.out + told.err
 
 
 def outboxd_with(closed: Sequence[int], directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -560,6 +580,44 @@ def test_a_stream_that_is_closed_is_one_without_an_end_or_a_beginning(
     done = outboxd_with(closed, tmp_path, *arguments.split())
     assert done.returncode == code, done
     assert "Traceback" not in done.stderr
+
+
+def test_a_watch_without_a_place_to_show_it_ends_as_every_watch_does(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("database: missing.db\n")
+    done = outboxd_with([1], tmp_path, "status", "--watch")
+    assert (done.returncode, "Traceback" in done.stderr) == (66, False), done.stderr
+
+
+def test_an_address_that_is_no_text_is_refused_whatever_the_locale(operate: Any, tmp_path: Path) -> None:
+    operate("status")  # writes the configuration
+    command = [sys.executable, "-m", "outboxd", "erase", "-", "--config", str(tmp_path / "config.yaml")]
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "BREVO_API_KEY": KEY}
+    done = subprocess.run(command, input=b"j\xf6@example.com\n", env=environ, capture_output=True, timeout=60)
+    assert (done.returncode, b"Traceback" in done.stderr) == (2, False), done.stderr
+    assert b"write it in UTF-8" in done.stderr
+
+
+def test_json_is_json_whatever_the_locale(operate: Any, tmp_path: Path) -> None:
+    """Letters beyond it would be written as Python does, and not as JSON does."""
+    operate("status")  # writes the configuration
+    event = {"event": "customer_created", "data": {"id": 1, "firstName": "Bj\xf6rk \U0001f600"}}
+    command = [sys.executable, "-m", "outboxd", "explain", "--offline", "--reveal", "--json", "-"]
+    done = subprocess.run(
+        [*command, "--config", str(tmp_path / "config.yaml")],
+        input=json.dumps(event).encode(),
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+    )
+    [told] = json.loads(done.stdout)
+    assert "Bj\xf6rk \U0001f600" in [rule.get("value") for rule in told["mapping"]]
+
+
+def test_data_and_a_file_are_not_both_taken(operate: Any, shop: Shop) -> None:
+    """As by `outboxd-intake`: one of them would be left aside without a word."""
+    told = operate("enqueue", "--event", "customer_created", "--data", '{"id": 1}', "events.jsonl")
+    assert "not both" in str(told.exception)
+    assert shop.status()["pending"] == 0
 
 
 def test_ids_that_nobody_can_be_told_are_no_reason_to_write_again(

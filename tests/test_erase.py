@@ -337,6 +337,41 @@ def test_what_was_erased_is_told_to_programs_too(shop: Shop, operate: Any) -> No
     assert "backups" not in done.stdout
 
 
+def test_the_search_runs_nothing_that_lies_where_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator may be in a directory that anybody can write to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    (tmp_path / "outbox.db").write_text("mara@example.com")
+    assert occurrences([tmp_path / "outbox.db"], ["mara@example.com"]) == [1]
+
+
+def test_what_is_pruned_while_it_is_looked_at_is_gone_and_the_rest_is_erased(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon beside it takes the oldest event away right before its payload is read."""
+    oldest = shop.sent("created", id=7, **BODY)["id"]
+    shop.sent("updated", id=7, firstName="Annie")
+    connect = database.connect
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(prune)
+        return connection
+
+    def prune(statement: str) -> None:
+        if statement.startswith("SELECT event, payload, source"):
+            with closing(connect(shop.path)) as daemon:
+                daemon.execute("DELETE FROM outbox WHERE id = ?", [oldest])
+
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        monkeypatch.setattr(database, "connect", watched)
+        assert eraser.erase(ANN).is_complete
+    assert_gone(shop)
+
+
 def test_the_search_finds_a_text_across_blocks_and_as_json_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "file"
     half = (1 << 20) - 3

@@ -194,7 +194,7 @@ def test_an_outbox_that_may_not_be_written_is_told_with_its_mend(db: Path) -> No
     finally:
         db.parent.chmod(0o770)
     assert ran.returncode == 77
-    assert "hint: join the group" in ran.stderr
+    assert "hint: be the one it belongs to: sudo -u root" in ran.stderr
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
@@ -254,6 +254,29 @@ def test_what_is_left_out_is_not_said_among_the_ids(db: Path) -> None:
         timeout=30,
     )
     assert (ran.returncode, ran.stdout) == (65, b"1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "code", "written"),
+    [
+        (["--nonsense"], "", 64, 0),
+        ([], "{", 65, 0),
+        (["--skip-invalid"], f"{GOOD % 1}\n{{\n", 65, 1),
+        (["--help"], "", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_what_nobody_can_be_told_does_not_change_what_is_done_nor_the_exit_code(
+    db: Path, full: str, options: list[str], given: str, code: int, written: int
+) -> None:
+    """But for ids that cannot be printed: they are missed."""
+    with open("/dev/full", "wb") as nobody:
+        out, err = (nobody if name == full else subprocess.PIPE for name in ("stdout", "stderr"))
+        command = [INTAKE, "--db", str(db), *options]
+        ran = subprocess.run(command, input=given.encode(), stdout=out, stderr=err, timeout=30)
+    assert ran.returncode == (74 if written and full == "stdout" else code), ran.stderr
+    assert b"Traceback" not in (ran.stderr or b"")
+    assert len(stored(db)) == written
 
 
 def test_several_producers_at_once_each_get_their_turn(db: Path) -> None:

@@ -192,6 +192,29 @@ def test_a_drainer_that_has_too_many_files_open_is_told_so(db: Path) -> None:
     assert told.stdout.startswith(f"this process has too many files open to open {db}.daemon close some")
 
 
+@pytest.mark.parametrize("is_dangling", [False, True])
+@pytest.mark.parametrize("suffix", [".daemon", ".drainers", ".turn"])
+def test_a_link_in_place_of_a_lock_leads_to_nothing_that_is_written(
+    db: Path, tmp_path: Path, suffix: str, is_dangling: bool
+) -> None:
+    """Where it was put by a shop, it could lead to a file that root alone may write to."""
+    victim = tmp_path / "victim"
+    if not is_dangling:
+        victim.write_text("precious")
+    link = Path(f"{db}{suffix}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    if suffix == ".turn":
+        outboxd.enqueue("customer_created", {"id": 1}, db=db)
+    else:
+        with pytest.raises(DatabaseError, match=f"^{link} is a link") as told:
+            with drainer(db, who="a test", shared=False):
+                pass
+        assert told.value.hint == f"remove it: rm {link}"
+    assert victim.exists() != is_dangling
+    assert is_dangling or victim.read_text() == "precious"
+
+
 @needs_users
 def test_a_lock_that_another_user_has_closed_is_named_with_the_user_to_be() -> None:
     with shared_directory() as directory:

@@ -111,6 +111,12 @@ def test_a_disabled_sync_is_told_as_disabled(
     assert told(operate("status", "--json"))["lane"]["state"] == "disabled"
 
 
+def test_a_reason_stays_in_its_line_and_does_nothing_to_the_terminal(operate: Operate) -> None:
+    operate("pause", "--reason", "one\ntwo\x1b[2J")
+    [lane] = [line for line in operate("status").stdout.splitlines() if "paused" in line]
+    assert "one two\\x1b[2J" in lane
+
+
 def test_pausing_again_keeps_the_first_word_but_for_a_new_reason(operate: Operate) -> None:
     first = told(operate("pause", "--json"))
     assert told(operate("pause", "--json")) == first

@@ -41,7 +41,9 @@ def test_a_fresh_outbox_has_no_fault(db: Path) -> None:
 
 def test_where_there_is_no_directory_nothing_else_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     for name, told in (
+        ("pipe", "is no regular file"),
         ("no/outbox.db", "no does not exist"),
         ("file/outbox.db", "file is a file"),
         (".", "is a directory"),
@@ -111,6 +113,29 @@ def test_who_may_not_write_is_told_which_group_to_join(outbox: Path, user: User,
     told = user.run(sys.executable, "-c", FAULTS, str(outbox), reads_all=True)
     assert told.returncode == 0, told.stderr
     assert mend in told.stdout if mend else told.stdout == "[]\n"
+
+
+REFUSED = """
+import sys
+from outboxd import OutboxdError, database
+try:
+    database.connect(sys.argv[1])
+except OutboxdError as error:
+    print(error.hint)
+"""
+
+
+@needs_users
+@pytest.mark.parametrize(("mode", "mend"), [(0o2770, "sudo usermod -aG"), (0o2700, "sudo -u")])
+def test_who_comes_to_a_closed_outbox_is_told_what_the_check_tells(
+    outbox: Path, mode: int, mend: str
+) -> None:
+    """Which group that is, and whether there is one to join, the directory alone says."""
+    outbox.parent.chmod(mode)
+    told = STRANGER.run(sys.executable, "-c", REFUSED, str(outbox), reads_all=True)
+    checked = STRANGER.run(sys.executable, "-c", FAULTS, str(outbox), reads_all=True)
+    assert f"{mend} {DAEMON.number}" in told.stdout, told.stderr
+    assert told.stdout.strip() in checked.stdout
 
 
 @needs_mounts
@@ -198,5 +223,5 @@ def test_who_may_not_even_look_is_told_so_wherever_the_outbox_is_said_to_lie(tmp
     assert told.stderr == ""
     for path, line in zip(places, told.stdout.splitlines(), strict=True):
         assert line.startswith(
-            f"this user may not write to {path} and its directory join the group that owns"
+            f"this user may not write to {path} and its directory be the one it belongs to: sudo -u root"
         )

@@ -319,7 +319,7 @@ def test_the_command_says_what_would_go_and_removes_it(shop: Shop, tmp_path: Pat
     assert len(shop.rows("SELECT id FROM outbox")) == 2
     result = run(shop, tmp_path, "prune")
     assert exit_code(result) == 0, result.output
-    assert "1 delivered events, 0 dropped letters, " in result.output
+    assert "1 delivered event, 0 dropped letters, " in result.output
     assert shop.rows("SELECT status FROM outbox") == [("dead",)]
     assert json.loads(run(shop, tmp_path, "prune", "--json").output)["events"] == 0
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from outboxd import __version__, streams
-from outboxd.errors import EX_IO, OutboxdError
+from outboxd.errors import EX_IO, EX_SOFTWARE, OutboxdError
 
 COMMANDS = {
     "run": "drain",
@@ -50,9 +50,10 @@ GONE = 128 + 13
 
 EPILOG = """\b
 Exit codes: 0 all is well; 1 not all of it; 2 or 64 wrong usage; 65 bad events; 66 no such outbox,
-file or event; 69 Brevo is out of reach; 74 the database cannot be used; 75 try again later (another
-process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong configuration;
-130 broken off; 141 whoever read the output is gone. `status` with thresholds has those of Nagios."""
+file or event; 69 Brevo is out of reach; 70 a bug; 74 the database cannot be used; 75 try again later
+(another process drains, or the lane is blocked or paused); 77 no right to do it; 78 wrong
+configuration; 130 broken off; 141 whoever read the output is gone. `status` with thresholds has those
+of Nagios."""
 
 
 class Commands(click.Group):
@@ -112,6 +113,13 @@ def main(arguments: list[str] | None = None) -> int:
         told = error.strerror or type(error).__name__
         tell(OutboxdError(told, hint="what was to be done may be done all the same; see: outboxd status"))
         return EX_IO
+    except Exception as error:  # what it says of itself may hold what it was at
+        from outboxd.trouble import origin
+
+        what = f"{type(error).__name__} at {origin(error)}"
+        told = f"a bug, or a table that another program has spoiled: {what}"
+        tell(OutboxdError(told, hint="restore a backup, or report that line"))
+        return EX_SOFTWARE
     finally:
         streams.end()
     return result if isinstance(result, int) else 0

@@ -138,7 +138,7 @@ def backfill(
             is_broken_off = True
     tally.tell_refusals()
     if as_json:
-        click.echo(json.dumps(tally.facts(), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(tally.facts(), indent=2))
     else:
         tally.print()
     if is_broken_off:

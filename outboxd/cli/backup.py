@@ -84,12 +84,10 @@ def _tell(restored: Restored, outbox: Path, *, hold: bool | None) -> None:
     then = restored.then
     click.echo(f"{outbox}: restored")
     if then.pending:
-        told = (
-            "are dead letters now: see outboxd events --dead" if hold else "are sent when the daemon starts"
-        )
-        click.echo(f"{then.pending:,} events that were pending {told}")
+        told = "dead letters now: see outboxd events --dead" if hold else "sent when the daemon starts"
+        click.echo(f"pending in the backup: {then.pending:,} ({told})")
     if then.erased:
-        click.echo(f"{then.erased:,} persons who were erased since stay erased")
+        click.echo(f"erased since, and here as well: {then.erased:,}")
     if restored.aside is not None:
         click.echo(f"what was there is kept: {restored.aside}")
     if restored.aside is not None and restored.was_moved:
@@ -97,8 +95,6 @@ def _tell(restored: Restored, outbox: Path, *, hold: bool | None) -> None:
     if then.lost is None:
         click.echo("erase those again who were erased since the backup was made", err=True)
     elif then.lost:
-        told = (
-            f"{then.lost:,} events written since are there alone; {then.undelivered:,} were not delivered yet"
-        )
+        told = f"written since, and there alone: {then.lost:,} (not delivered yet: {then.undelivered:,})"
         click.echo(told, err=True)
     click.echo("contacts are known here as they were then; compare them with Brevo: outboxd verify", err=True)

@@ -59,7 +59,7 @@ def check(config_path: Path, as_json: bool, offline: bool) -> int:
         return 0 if is_well else 1
     for finding in findings:
         click.echo(f"{finding.mark}  {finding.what}: {finding.told}")
-        if finding.hint and not finding.is_well:
+        if finding.hint and (finding.is_warning or not finding.is_well):
             click.echo(f"      mend it: {finding.hint}")
     return 0 if is_well else 1
 

@@ -3,9 +3,10 @@
 What is met is `alarm`'s business, which a status without thresholds does not load.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,27 +41,28 @@ class Check(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        with _answering(any(each.startswith(("--fail-if", "--warn-if")) for each in args)):
+        is_check = any(each.startswith(("--fail-if", "--warn-if")) for each in args)
+        with _answering(is_check, as_json="--json" in args):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _answering(bool(ctx.params["fail_if"] or ctx.params["warn_if"])):
+        is_check = bool(ctx.params["fail_if"] or ctx.params["warn_if"])
+        with _answering(is_check, as_json=ctx.params["as_json"]):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _answering(is_check: bool) -> Iterator[None]:
+def _answering(is_check: bool, *, as_json: bool) -> Iterator[None]:
     """The errors of a check end as UNKNOWN: the 2 of a wrong option would be taken for CRITICAL."""
     try:
         yield
-    except click.UsageError as error:
-        _raise(is_check, error, error.format_message(), "see: outboxd status --help")
-    except OutboxdError as error:
-        _raise(is_check, error, str(error), error.hint)
-
-
-def _raise(is_check: bool, error: Exception, told: str, hint: str | None) -> NoReturn:
-    if not is_check:
-        raise error
-    click.echo(f"UNKNOWN: {told.splitlines()[0]}")
-    raise UnknownError(told, hint=hint) from error
+    except (click.UsageError, OutboxdError) as error:
+        if not is_check:
+            raise
+        if isinstance(error, OutboxdError):
+            told, hint = str(error), error.hint
+        else:
+            told, hint = error.format_message(), "see: outboxd status --help"
+        level = {"level": "UNKNOWN", "met": []}
+        click.echo(json.dumps({"check": level}) if as_json else f"UNKNOWN: {told.splitlines()[0]}")
+        raise UnknownError(told, hint=hint) from error

@@ -49,7 +49,7 @@ def dead(config_path: Path, as_json: bool, by: str | None, limit: int) -> int:
         told = [{**row, "group": group_id(row["last_error"])} for row in rows]
         columns = ("id", "event", "customer_key", "attempts", "finished_at", "group", "last_error")
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(told, indent=2))
     else:
         print_table(columns, told)
     return 0

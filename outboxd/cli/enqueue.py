@@ -19,7 +19,7 @@ from outboxd.cli.options import config_option
 @click.option("--occurred-at", metavar="TIME", help="When it happened, such as 2026-11-23T16:12:51Z.")
 @click.option("--idempotency-key", metavar="KEY", help="Write the event only if KEY was not written before.")
 @click.option("--skip-invalid", is_flag=True, help="Write the good lines, and say which were left out.")
-@click.argument("file", default="-", type=str)
+@click.argument("file", required=False)
 def enqueue(
     config_path: Path,
     event: str | None,
@@ -28,7 +28,7 @@ def enqueue(
     occurred_at: str | None,
     idempotency_key: str | None,
     skip_invalid: bool,
-    file: str,
+    file: str | None,
 ) -> int:
     """Write events to the outbox, all in one transaction, and print their ids.
 
@@ -42,8 +42,10 @@ def enqueue(
 
     Exit codes: 0 written; 65 bad events (nothing written), or some left out.
     """
+    if data is not None and file is not None:
+        raise click.UsageError("say either --data or a file, not both")
     settings = config.read(config_path)
-    text = data if data is not None else intake.read_text(file, sys.stdin)
+    text = data if data is not None else intake.read_text(file or "-", sys.stdin)
     defaults = {
         "event": event,
         "source": source,

@@ -41,7 +41,9 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
     now.
     """
     settings = config.read(config_path)
-    whom = sys.stdin.readline().strip() if whom == "-" else whom.strip()
+    if whom == "-":  # bytes: whether they are text is for us to say, not for the locale
+        whom = sys.stdin.buffer.readline().decode(errors="surrogateescape")
+    whom = whom.strip()
     if not whom.isprintable():
         raise click.UsageError("EMAIL|ID is not text; write it in UTF-8")
     with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:

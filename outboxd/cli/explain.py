@@ -75,7 +75,7 @@ def explain(
             )
         told = explainer.written(rows, now)
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(told, indent=2))
     else:
         click.echo("\n\n".join("\n".join(map(printable, _tree(facts))) for facts in told))
     return 1 if any(facts["verdict"] == "refused" for facts in told) else 0

@@ -14,11 +14,11 @@ from outboxd.outbox.pruning import Pruning
 from outboxd.prune import sweep
 
 NAMES = {
-    "events": "delivered events",
-    "dropped": "dropped letters",
-    "notifications": "notifications",
-    "imports": "imports",
-    "counters": "minutes of counters",
+    "events": "delivered event",
+    "dropped": "dropped letter",
+    "notifications": "notification",
+    "imports": "import",
+    "counters": "minute",
 }
 
 
@@ -56,7 +56,8 @@ def prune(config_path: Path, as_json: bool, dry_run: bool) -> int:
         click.echo(json.dumps(told))
         return 0
     verb = "would go" if dry_run else "gone"
-    click.echo(f"{', '.join(f'{told[what]:,} {name}' for what, name in NAMES.items())} {verb}")
+    things = ", ".join(counted(told[what], name) for what, name in NAMES.items())
+    click.echo(f"{things} of counters {verb}")
     if told["attempts"]:
         click.echo(f"and the attempts at {counted(told['attempts'], 'event')}, which will stay")
     return 0

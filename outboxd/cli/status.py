@@ -183,14 +183,15 @@ def _batch_window(window: dict[str, Any], now: datetime) -> list[tuple[str, str]
         return [("window", f"open since {when(window['opened_at'], now)}: {window['reason']}")]
     rows = [("window", f"closed, next {when(window['next_at'], now)}")]
     if window["closed_at"]:
-        result = f"{window['delivered']:,} delivered, {window['dead']:,} dead, {window['calls']:,} calls"
+        calls = counted(window["calls"], "call")
+        result = f"{window['delivered']:,} delivered, {window['dead']:,} dead, {calls}"
         rows.append(("last window", f"{when(window['closed_at'], now)} ({window['reason']}): {result}"))
     return rows
 
 
 def _imports(imports: list[dict[str, Any]], now: datetime) -> str:
-    rows = sum(each["rows"] for each in imports)
-    return f"{len(imports)} under way, {rows:,} rows, the first begun {when(imports[0]['started_at'], now)}"
+    rows = counted(sum(each["rows"] for each in imports), "row")
+    return f"{len(imports)} under way, {rows}, the first begun {when(imports[0]['started_at'], now)}"
 
 
 def _window(window: dict[str, Any]) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ class Tally:
             self._refused += not refusal.is_written
             if self._list is not None:
                 told = {"file": export.name, "line": refusal.number, "reason": refusal.reason}
-                self._list(json.dumps(told, ensure_ascii=False) + "\n")
+                self._list(json.dumps(told) + "\n")
             if len(self._shown) < SHOWN:
                 what = "would die" if refusal.is_written else "refused"
                 self._shown.append(f"{what}: {export.name}, {export.unit} {refusal.number}: {refusal.reason}")

@@ -44,7 +44,8 @@ class Look(NamedTuple):
 
 def is_possible() -> bool:
     """Whether stdout is a terminal on which something can change in place."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return is_terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def live(settings: Config, rows: Rows, every: float) -> None:
