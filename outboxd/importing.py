@@ -61,12 +61,14 @@ SKEW = timedelta(minutes=10)
 class Charge:
     """What this process answers for, over all of its relays: imports. And whether it is the one who drains.
 
-    `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
-    more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
-    after newer news. What such a process told Brevo last may yet arrive where it is `closed`.
+    Whoever `is_alone` at its start inherits, once, those of nobody, too: whatever is under way was left by a
+    process that is no more. One that drains beside others must not: theirs would be sent twice, and the
+    second time perhaps after newer news. What such a process told Brevo last may yet arrive where it is
+    `closed`.
     """
 
-    inherits: bool = True
+    is_alone: bool = True
+    has_inherited: bool = False
     ids: set[int] = field(default_factory=set)
     stands: Callable[[], bool] = lambda: True
     trouble: Trouble = field(default_factory=Trouble)
@@ -366,12 +368,13 @@ class Importing:
         if self._adopt_at is not None and now < self._adopt_at:
             return
         self._adopt_at = now + ORPHANED
+        inherits = self._charge.is_alone and not self._charge.has_inherited
         for made in self._ledger.under_way():
-            is_ours = self._charge.inherits or made.id in self._charge.ids
+            is_ours = inherits or made.id in self._charge.ids
             if made.id not in self._voyages and (is_ours or made.started_at < now - ORPHANED):
                 self._voyages[made.id] = _Voyage(made, now)
                 self._charge.ids.add(made.id)
-        self._charge.inherits = False
+        self._charge.has_inherited = True
         if self._voyages:
             self._delivery.bar(self._ledger.barred(self._voyages))
 

@@ -98,7 +98,7 @@ class Relay:
         self._clockwork = Clockwork(outbox, self._delivery, self._importing, clock)
         self._clock = clock
         self._charge = charge
-        self._placed = on_one_processor if charge.inherits else nullcontext  # two might choose the same
+        self._placed = on_one_processor if charge.is_alone else nullcontext  # two might choose the same
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self._crew, clock=clock, chance=chance)
         self._alone = self._convoys = self._admitted = 0

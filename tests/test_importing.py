@@ -528,7 +528,7 @@ def test_an_import_of_a_drainer_that_is_alive_is_left_to_it(make_shop: MakeShop)
     shop = make_shop({**SLOW, "latency": timedelta(milliseconds=100)}, options=OPTIONS)
     ids = backfill(shop, [person(number) for number in range(MANY)])
     shop.run_until(lambda: shop.sandbox.stats["under_way"])
-    courier, charge = app.brevo(shop.settings, KEY), Charge(inherits=False)
+    courier, charge = app.brevo(shop.settings, KEY), Charge(is_alone=False)
     with closing(
         app.relay(shop.settings, courier, app.outbox(shop.settings), clock=shop.clock, charge=charge)
     ) as other:
@@ -544,7 +544,7 @@ def test_a_drainer_beside_others_goes_on_with_imports_of_its_own(slow: Shop) -> 
     backfill(slow, [person(number) for number in range(MANY)])
     depart(slow)
     [(own,)] = slow.rows("SELECT id FROM imports")
-    courier, charge = app.brevo(slow.settings, KEY), Charge(inherits=False, ids={own})
+    courier, charge = app.brevo(slow.settings, KEY), Charge(is_alone=False, ids={own})
     with closing(
         app.relay(slow.settings, courier, app.outbox(slow.settings), clock=slow.clock, charge=charge)
     ) as other:
