@@ -293,16 +293,15 @@ class Relay:
             return False
         most = self._plan.batch_size * BATCHES
         claims: list[Claim] = []
-        while len(claims) < most and (more := self._claim(now, pace, min(most - len(claims), CHUNK))):
-            claims.extend(more)
-        if not claims:
-            return False
-        self._convoys += 1
-        self.submit(
-            partial(self._convoy.carry, claims, partial(self._crew.hand_back, self.finish)),
-            self._carried_together,
-        )
-        return self._convoys < CONVOYS
+        try:
+            while len(claims) < most and (more := self._claim(now, pace, min(most - len(claims), CHUNK))):
+                claims.extend(more)
+        finally:  # whoever is claimed goes, though no more can be claimed just now
+            if claims:
+                self._convoys += 1
+                told = partial(self._crew.hand_back, self.finish)
+                self.submit(partial(self._convoy.carry, claims, told), self._carried_together)
+        return bool(claims) and self._convoys < CONVOYS
 
     def _probe(self, now: datetime) -> bool:
         """One delivery, to see whether Brevo is well again."""
