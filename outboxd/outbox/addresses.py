@@ -138,12 +138,12 @@ def chosen(address: str, found: Iterable[Holder]) -> str | None:
     return near[0].key if near else None
 
 
-def concerned(address: str, found: Iterable[Holder]) -> list[str]:
+def concerned(address: str, found: Iterable[Holder]) -> list[Holder]:
     """Whom a redaction is about that names this address alone: all who have it, or of whom nothing is known
     but that they had it, living or not. Whoever is elsewhere by now is another person.
     """
     those = [each for each in found if not (each.is_redacted or each.is_elsewhere(address))]
-    return [each.key for each in sorted(those, key=_seniority)]
+    return sorted(those, key=_seniority)
 
 
 def _seniority(holder: Holder) -> tuple[bool, int, str]:

@@ -94,7 +94,8 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
     The shop's id decides. An event without one belongs to whoever has the address by now; `addresses.chosen`
     says which of several. So does a deletion: the contact stays while another customer has it, for a deletion
     too few can be made up for, and one too many cannot. A redaction that names an address alone is about all
-    who have it, the one whose event it is before the others.
+    who have it, the one whose event it is before the others; one with an id also about a guest who has the
+    address, and cannot be taken over now.
     An id seen for the first time joins the customer of its address if that one has no id yet (an order of a
     guest who then registers), and is a customer of its own otherwise (two accounts with one address). An id
     that was known before its address takes over the customer who was known by that address alone.
@@ -162,7 +163,7 @@ class _Directory:
     def customers(self, admission: Admission) -> list[str]:
         """Whose event it is, before the others whom it is about; somebody new if need be."""
         if admission.customer_id is not None:
-            keys = [self._named(admission)]
+            keys = [self._named(admission), *self._concerned(admission)]
         else:
             keys = self._concerned(admission) or [self.by_address(admission) or self._made(admission)]
         key = keys[0]
@@ -183,10 +184,15 @@ class _Directory:
         return next((key for key in found if key is not None), None)
 
     def _concerned(self, admission: Admission) -> list[str]:
-        """All whom a redaction without an id is about."""
+        """All whom a redaction is about by its addresses: of one with an id guests who are in flight."""
         wanted = _addresses(admission) if admission.is_redaction else ()
-        found = [key for each in wanted for key in addresses.concerned(each[1], self._at[each].values())]
-        return list(dict.fromkeys(found))
+        found = [
+            holder
+            for each in wanted
+            for holder in addresses.concerned(each[1], self._at[each].values())
+            if admission.customer_id is None or not holder.has_id
+        ]
+        return list(dict.fromkeys(holder.key for holder in found))
 
     def _named(self, admission: Admission) -> str:
         """Whose an event with an id is. Guests who have its address turn out to be the same person."""
