@@ -198,8 +198,8 @@ class Importing:
     # Leaving.
 
     def _depart(self, cargo: _Cargo, now: datetime) -> None:
-        rows, cargo.rows, cargo.size, cargo.since = cargo.rows, [], 0, None
-        self._send(rows, now)
+        self._send(cargo.rows, now)
+        cargo.rows, cargo.size, cargo.since = [], 0, None
 
     def _send(self, rows: Sequence[ImportRow], now: datetime) -> None:
         if len(rows) <= FEW:
@@ -367,16 +367,16 @@ class Importing:
         """
         if self._adopt_at is not None and now < self._adopt_at:
             return
-        self._adopt_at = now + ORPHANED
         inherits = self._charge.is_alone and not self._charge.has_inherited
         for made in self._ledger.under_way():
             is_ours = inherits or made.id in self._charge.ids
             if made.id not in self._voyages and (is_ours or made.started_at < now - ORPHANED):
                 self._voyages[made.id] = _Voyage(made, now)
                 self._charge.ids.add(made.id)
-        self._charge.has_inherited = True
         if self._voyages:
             self._delivery.bar(self._ledger.barred(self._voyages))
+        self._charge.has_inherited = True
+        self._adopt_at = now + ORPHANED
 
     def _gather(self, voyage: _Voyage, now: datetime) -> float:
         """Nobody knows whether Brevo was told of this import: its rows are made once more, and sent again.

@@ -14,6 +14,7 @@ import pytest
 from outboxd import app
 from outboxd.brevo.bulk import Bulk, row
 from outboxd.brevo.sandbox import Call, Fault
+from outboxd.errors import DatabaseError
 from outboxd.event import Outcome, Result, Verdict
 from outboxd.importing import FEW, Charge
 from tests.conftest import until
@@ -507,6 +508,37 @@ def test_another_customer_who_comes_during_a_restart_waits_too(slow: Shop) -> No
     slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
     assert slow.calls[before].method == "GET", "the import is over first"
     assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_whoever_is_in_an_import_is_known_before_anything_goes_though_that_takes_a_second_look(
+    slow: Shop,
+) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    slow.reopen(options=OPTIONS, mapping=MAPPING)
+    before = len(slow.calls)
+    newer = slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    slow.rows("ALTER TABLE import_rows RENAME TO lost")
+    with pytest.raises(DatabaseError):
+        slow.relay.step()
+    slow.rows("ALTER TABLE lost RENAME TO import_rows")
+    slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
+    assert slow.calls[before].method == "GET", "the import is over first"
+    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_rows_that_cannot_depart_do_so_once_they_can(shop: Shop) -> None:
+    ids = backfill(shop, [person(number) for number in range(MANY)])
+    shop.rows(
+        "CREATE TRIGGER broken BEFORE INSERT ON import_rows WHEN new.customer_key = 'custom:3'"
+        " BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    with pytest.raises(DatabaseError, match="broken"):
+        shop.run_until(lambda: False)
+    shop.rows("DROP TRIGGER broken")
+    shop.settle()
+    assert [len(people_in(call)) for call in shop.calls_of("POST", IMPORT)] == [MANY]
+    assert {shop.event(each)["attempts"] for each in ids} == {1}
 
 
 def test_an_import_that_nobody_knows_to_have_begun_is_sent_again_after_a_restart(make_shop: MakeShop) -> None:
