@@ -57,6 +57,11 @@ class Closed:
     addresses: frozenset[str] = frozenset()
     until: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Until none of them is closed any more."""
+        return max(0.0, self.until - monotonic()) if self.addresses else 0.0
+
 
 class Delivery:
     """Runs errands through one courier. Safe for many threads, as `others` must be: see `Errand`."""
@@ -113,8 +118,8 @@ class Delivery:
 
     def _wait(self, errand: Errand) -> float:
         """Seconds for which it is to step aside; none, and then it has its addresses."""
-        seconds = self._closed.until - monotonic()
-        if seconds > 0 and not self._closed.addresses.isdisjoint(errand.addresses):
+        seconds = self._closed.seconds
+        if seconds and not self._closed.addresses.isdisjoint(errand.addresses):
             return seconds
         contested = self._addresses.take(_turn(errand.claim), errand.addresses)
         return 0.0 if contested is None else self._addresses.line_up(contested)

@@ -264,6 +264,8 @@ class Importing:
         """Do what this import needs now; seconds until it needs more."""
         if voyage.is_busy:
             return float("inf")
+        if wait := self._charge.closed.seconds:  # until then nothing can be made of what it did there
+            return wait
         if voyage.settle is not None:
             return self._settle(voyage, now)
         if now < voyage.look_at:

@@ -17,6 +17,8 @@ from outboxd.brevo.sandbox import Call, Fault
 from outboxd.errors import DatabaseError
 from outboxd.event import Outcome, Result, Verdict
 from outboxd.importing import FEW, Charge
+from outboxd.keys import address_key
+from tests.by_hand import ByHand
 from tests.conftest import until
 from tests.shop import KEY, MakeShop, Shop
 
@@ -525,6 +527,28 @@ def test_whoever_is_in_an_import_is_known_before_anything_goes_though_that_takes
     slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
     assert slow.calls[before].method == "GET", "the import is over first"
     assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_what_an_import_did_is_not_forgotten_where_a_killed_daemon_told_of_another_customer(
+    make_shop: MakeShop,
+) -> None:
+    settings: dict[str, Any] = {"options": OPTIONS, "mapping": MAPPING, "brevo": {"timeout_seconds": 1}}
+    shop = make_shop(SLOW, **settings)
+    ids = backfill(shop, [person(number) for number in range(MANY)])
+    depart(shop)
+    shop.enqueue("updated", id=3, firstName=None)
+    shop.enqueue("updated", id=9000, email="ann3@example.com")
+    with ByHand.of(shop) as killed:
+        assert len(killed.claim()) == 1
+    shop.later(minutes=1)
+    courier, outbox = app.brevo(shop.settings, KEY), app.outbox(shop.settings)
+    with app.drainer(shop.settings, shared=False) as charge:
+        assert charge.closed.addresses == {address_key("ann3@example.com")}
+        shop.relay = app.relay(shop.settings, courier, outbox, clock=shop.clock, charge=charge)
+        with closing(shop.relay):
+            shop.settle()
+    assert statuses(shop, ids) == {"delivered"}
+    assert "FIRSTNAME" not in shop.contact("ann3@example.com")["attributes"]
 
 
 def test_rows_that_cannot_depart_do_so_once_they_can(shop: Shop) -> None:
