@@ -210,6 +210,7 @@ class Relay:
 
     def close(self) -> None:
         """Let the delivery threads and the database go."""
+        self._delivery.halt()
         self._crew.close()
         self._leave(lambda _: True)
         self._wake.close()
