@@ -198,15 +198,12 @@ class Importing:
     # Leaving.
 
     def _depart(self, cargo: _Cargo, now: datetime) -> None:
-        self._send(cargo.rows, now)
-        cargo.rows, cargo.size, cargo.since = [], 0, None
-
-    def _send(self, rows: Sequence[ImportRow], now: datetime) -> None:
-        if len(rows) <= FEW:
-            claims = [claim for claim in self._ledger.reclaimed(rows) if self._holds(claim)]
+        if len(cargo.rows) <= FEW:
+            claims = [claim for claim in self._ledger.reclaimed(cargo.rows) if self._holds(claim)]
             self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
         else:
-            self._open(rows, now)
+            self._open(cargo.rows, now)
+        cargo.rows, cargo.size, cargo.since = [], 0, None
 
     def _open(self, rows: Sequence[ImportRow], now: datetime, *, calls: int = 0) -> None:
         made, held = self._ledger.open(rows, now)

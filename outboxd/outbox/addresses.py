@@ -113,12 +113,12 @@ def holders(ask: Ask, sql: str, wanted: Iterable[Address]) -> Iterator[tuple[Add
             Holder(
                 key,
                 has_id=bool(has_id),
-                addresses=frozenset(address_key(each) for each in (email, synced_email) if _is_text(each)),
+                addresses=keys((email, synced_email)),
                 is_alive=bool(is_alive),
                 is_redacted=bool(is_redacted),
                 is_pending=is_in_flight is not None,
                 is_in_flight=bool(is_in_flight),
-                left_at=left_at if _is_text(left_at) else "",
+                left_at=moment(left_at),
             ),
         )
 
@@ -150,9 +150,14 @@ def _seniority(holder: Holder) -> tuple[bool, int, str]:
     return holder.has_id, len(holder.key), holder.key
 
 
-def _is_text(value: object) -> bool:
-    """Another program may have written something else."""
-    return isinstance(value, str)
+def keys(told: Iterable[object]) -> frozenset[str]:
+    """The keys of the addresses that a contact's columns hold. Another program may have written anything."""
+    return frozenset(address_key(each) for each in told if isinstance(each, str))
+
+
+def moment(told: object) -> str:
+    """A stamp that a column holds, empty if it holds none."""
+    return told if isinstance(told, str) else ""
 
 
 def own(owned: Iterable[tuple[Address, str]]) -> list[Write]:

@@ -5,10 +5,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
+from outboxd.clock import to_text
 from outboxd.event import NO_ADDRESS, Event, Outcome
 from outboxd.keys import hashed
 from outboxd.outbox import addresses
@@ -16,7 +18,8 @@ from outboxd.outbox.addresses import CUSTOMERS_BY_ADDRESS, GUESTS_BY_ADDRESS, Ad
 from outboxd.outbox.rows import Write, at_once, execute, many, table
 
 CUSTOMERS_BY_ID = """
-SELECT customer_key, contacts.source, customer_id
+SELECT customer_key, contacts.source, customer_id, email, synced_email,
+       iif(deleted_at IS NULL OR born_at IS NOT NULL, email_at, deleted_at)
 FROM json_each(:wanted) AS wanted
 JOIN contacts ON contacts.source = json_extract(wanted.value, '$[0]')
              AND contacts.customer_id = json_extract(wanted.value, '$[1]')
@@ -63,17 +66,18 @@ SELECT event, payload, source, occurred_at, is_backfill, created_at, created_at 
 """
 
 
-ELSEWHERE = frozenset({""})
-"""In place of the addresses of a customer who was met by id alone, and asked for none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whose event it is, by the shop's customer id or by address; or `outcome`: it ends here."""
+    """Whose event it is, by the shop's customer id or by address; or `outcome`: it ends here.
+
+    `address_keys` are those of a former address, if it tells one, and of the one that it says; `moves_at` is
+    when it says that they have it, None if it does not.
+    """
 
     event: Event
     customer_id: str | None = None
     address_keys: tuple[str, ...] = ()
+    moves_at: datetime | None = None
     outcome: Outcome | None = None
     is_redaction: bool = False
 
@@ -98,7 +102,8 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
     address, and cannot be taken over now.
     An id seen for the first time joins the customer of its address if that one has no id yet (an order of a
     guest who then registers), and is a customer of its own otherwise (two accounts with one address). An id
-    that was known before its address takes over the customer who was known by that address alone.
+    that was known before its address takes over the customer who was known by that address alone; not by old
+    news of an address that it has left since, for then nobody would answer for the contact there.
     """
     directory = _Directory(connection.exec_driver_sql, admissions)
     found = {admission.event.id: directory.customers(admission) for admission in admissions}
@@ -152,13 +157,19 @@ class _Directory:
         self._holders: dict[str, Holder] = {}
         self._at: defaultdict[Address, dict[str, Holder]] = defaultdict(dict)
         ids = {(a.event.source, a.customer_id) for a in admissions if a.customer_id is not None}
-        for key, source, customer_id in ask(CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}):
-            self._by_id[source, customer_id] = key
         named = {address for each in admissions for address in _addresses(each)}
         alone = {address for each in admissions if each.customer_id is None for address in _addresses(each)}
         for sql, wanted in ((CUSTOMERS_BY_ADDRESS, alone), (GUESTS_BY_ADDRESS, named - alone)):
             for address, holder in addresses.holders(ask, sql, wanted) if wanted else ():
                 self._at[address][holder.key] = self._holders.setdefault(holder.key, holder)
+        for key, source, customer_id, *told, left_at in ask(
+            CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
+        ):
+            self._by_id[source, customer_id] = key
+            if key not in self._holders:
+                self._holders[key] = Holder(
+                    key, has_id=True, addresses=addresses.keys(told), left_at=addresses.moment(left_at)
+                )
 
     def customers(self, admission: Admission) -> list[str]:
         """Whose event it is, before the others whom it is about; somebody new if need be."""
@@ -167,7 +178,7 @@ class _Directory:
         else:
             keys = self._concerned(admission) or [self.by_address(admission) or self._made(admission)]
         key = keys[0]
-        holder = self._holders.setdefault(key, Holder(key, has_id=True, addresses=ELSEWHERE))
+        holder = self._holders[key]
         holder.is_pending = True
         for address in _addresses(admission):
             self.owned[address, key] = None
@@ -206,7 +217,7 @@ class _Directory:
             key = self._made(admission)
         self._by_id[admission.event.source, admission.customer_id or ""] = key
         for guest in guests:
-            if guest.key != key:
+            if guest.key != key and _comes_along(guest, self._holders[key], admission):
                 self._merge(guest, key, admission)
         return key
 
@@ -236,6 +247,14 @@ class _Directory:
         for address in {first, *guest.addresses, *admission.address_keys}:
             self.inherited.append({"source": source, "address": address, "key": key, "old": guest.key})
             self._at[source, address].pop(guest.key, None)
+
+
+def _comes_along(guest: Holder, heir: Holder, admission: Admission) -> bool:
+    """Whether the contact of the guest, if they have one, is the heir's by then."""
+    if not (guest.addresses and heir.addresses) or guest.addresses <= heir.addresses:
+        return True
+    is_news = admission.moves_at and to_text(admission.moves_at) >= heir.left_at.partition("#")[0]
+    return bool(is_news) and admission.address_keys[-1] in guest.addresses
 
 
 def _addresses(admission: Admission) -> list[Address]:
