@@ -176,6 +176,10 @@ class Delivery:
         for address, customer_key, claimed_at in rows:
             self._addresses.bar((customer_key, to_text(claimed_at)), address)
 
+    def unbar(self) -> None:
+        """No import is under way any more."""
+        self._addresses.unbar()
+
     def end(self, result: Result) -> None:
         """`result` is recorded: others may have its addresses."""
         self.let_go(result.claim.contact.customer_key, result.claim.claimed_at)

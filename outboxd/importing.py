@@ -336,12 +336,13 @@ class Importing:
         self._crew.finish([*counted, *results[1:]], is_judged=voyage.status == "failed")
 
     def _end(self, voyage: _Voyage, status: str, now: datetime) -> None:
-        self._ledger.ended(voyage.made.id, status, voyage.left_out, now)
-        del self._voyages[voyage.made.id]
-        self._charge.ids.discard(voyage.made.id)
-        logger.info(
-            line("import", id=voyage.made.id, status=status, rows=voyage.made.size, left_out=voyage.left_out)
-        )
+        made = voyage.made
+        self._ledger.ended(made.id, status, voyage.left_out, now)
+        del self._voyages[made.id]
+        self._charge.ids.discard(made.id)
+        if not self._voyages:
+            self._delivery.unbar()
+        logger.info(line("import", id=made.id, status=status, rows=made.size, left_out=voyage.left_out))
 
     def _claims(self, voyage: _Voyage, after: str = "") -> list[Barred]:
         """The next of its claims that still hold, by customer key; none left: none."""
@@ -372,8 +373,7 @@ class Importing:
             if made.id not in self._voyages and (is_ours or made.started_at < now - ORPHANED):
                 self._voyages[made.id] = _Voyage(made, now)
                 self._charge.ids.add(made.id)
-        if self._voyages:
-            self._delivery.bar(self._ledger.barred(self._voyages))
+        self._delivery.bar(self._ledger.barred(self._voyages))
         self._charge.has_inherited = True
         self._adopt_at = now + ORPHANED
 

@@ -596,6 +596,21 @@ def test_an_import_of_a_drainer_that_is_alive_is_left_to_it(make_shop: MakeShop)
     assert_over(shop)
 
 
+def test_an_import_that_another_drainer_has_ended_keeps_nobody_waiting(slow: Shop) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    first = slow.relay
+    slow.later(minutes=20)
+    courier, outbox = app.brevo(slow.settings, KEY), app.outbox(slow.settings)
+    slow.relay = app.relay(slow.settings, courier, outbox, clock=slow.clock, charge=Charge(is_alone=False))
+    with closing(slow.relay):
+        slow.settle()
+    slow.relay = first
+    slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    slow.settle()
+    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
 def test_a_drainer_beside_others_goes_on_with_imports_of_its_own(slow: Shop) -> None:
     backfill(slow, [person(number) for number in range(MANY)])
     depart(slow)
