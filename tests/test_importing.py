@@ -3,6 +3,7 @@
 Backfilled events go in bulk at once in every mode, so they stand for all that does.
 """
 
+import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import timedelta
@@ -609,6 +610,22 @@ def test_an_import_that_another_drainer_has_ended_keeps_nobody_waiting(slow: Sho
     slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
     slow.settle()
     assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_whoever_is_in_an_import_though_another_hand_ended_their_events_is_in_the_next_one(
+    slow: Shop,
+) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    with closing(sqlite3.connect(slow.path)) as connection, connection:
+        connection.execute(
+            "UPDATE outbox SET status = 'delivered', finished_at = created_at, is_head = 0,"
+            " claimed_at = NULL WHERE id = 1"
+        )
+    backfill(slow, [person(number, firstName="Bea") for number in (0, *range(MANY, 2 * MANY))])
+    slow.settle()
+    assert slow.contact("ann0@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+    assert_over(slow)
 
 
 def test_a_drainer_beside_others_goes_on_with_imports_of_its_own(slow: Shop) -> None:
