@@ -7,9 +7,7 @@ from outboxd import sources
 from outboxd.errand import reason
 from outboxd.errors import EventError
 from outboxd.event import Event, Kind, Outcome, Verdict
-from outboxd.fold.life import GONE
 from outboxd.keys import address_key
-from outboxd.mapping import version
 from outboxd.outbox import CHUNK, Admission, Outbox
 from outboxd.payload import parse
 
@@ -27,8 +25,7 @@ def admission(event: Event, options: sources.Options) -> Admission:
         detail = "the payload has neither a customer id nor an address"
         return Admission(event, outcome=Outcome(Verdict.REFUSED, detail=detail))
     is_redaction = reading.kind is Kind.REDACTED
-    moves_at = None if reading.kind in GONE else version(event, reading)
-    return Admission(event, reading.customer_id, addresses, moves_at, is_redaction=is_redaction)
+    return Admission(event, reading.customer_id, addresses, is_redaction=is_redaction)
 
 
 def admit_fresh(outbox: Outbox, options: sources.Options, clock: Callable[[], datetime]) -> None:

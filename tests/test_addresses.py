@@ -300,6 +300,28 @@ def test_a_guests_contact_always_is_somebodys_though_the_account_at_the_address_
     assert shop.rows("SELECT count(*) FROM outbox WHERE payload <> '{}'") == [(0,)]
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_of_two_guests_with_contacts_an_account_takes_over_the_one_at_its_own_address(
+    make_shop: MakeShop, is_new: bool
+) -> None:
+    """Though old news of the other address is folded away, together with the news that made it old."""
+    shop = make_shop(options={"delete_behavior": "hard"})
+    for address in (ANN, CLEO):
+        tell(shop, "created", email=address, firstName="Annabel")
+    if not is_new:
+        tell(shop, "created", id=1, email=BEA)
+    shop.later(seconds=1)
+    before = clock.to_text(shop.clock())
+    shop.later(seconds=1)
+    shop.enqueue("updated", id=1, email=CLEO)
+    shop.enqueue("updated", id=1, email=ANN, updatedAt=before)
+    shop.drain()
+    assert people(shop) == {ANN: False, CLEO: False}
+    for address in (ANN, CLEO):
+        tell(shop, "redacted", id=1, email=address)
+    assert people(shop) == {}
+
+
 # What those who left had said against mails
 
 

@@ -54,7 +54,7 @@ def admit(
     fresh = outbox.fresh()
     outbox.admit(
         [
-            Admission(event, customer_id, (address_key(email),) if email else (), outcome=outcome)
+            Admission(event, customer_id, (address_key(email),) if email else (), outcome)
             for event, (customer_id, email) in zip(fresh, names, strict=True)
         ],
         at(minutes),

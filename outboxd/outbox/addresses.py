@@ -118,7 +118,7 @@ def holders(ask: Ask, sql: str, wanted: Iterable[Address]) -> Iterator[tuple[Add
                 is_redacted=bool(is_redacted),
                 is_pending=is_in_flight is not None,
                 is_in_flight=bool(is_in_flight),
-                left_at=moment(left_at),
+                left_at=left_at if isinstance(left_at, str) else "",
             ),
         )
 
@@ -153,11 +153,6 @@ def _seniority(holder: Holder) -> tuple[bool, int, str]:
 def keys(told: Iterable[object]) -> frozenset[str]:
     """The keys of the addresses that a contact's columns hold. Another program may have written anything."""
     return frozenset(address_key(each) for each in told if isinstance(each, str))
-
-
-def moment(told: object) -> str:
-    """A stamp that a column holds, empty if it holds none."""
-    return told if isinstance(told, str) else ""
 
 
 def own(owned: Iterable[tuple[Address, str]]) -> list[Write]:

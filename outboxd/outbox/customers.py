@@ -5,12 +5,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from outboxd.clock import to_text
 from outboxd.event import NO_ADDRESS, Event, Outcome
 from outboxd.keys import hashed
 from outboxd.outbox import addresses
@@ -18,8 +16,8 @@ from outboxd.outbox.addresses import CUSTOMERS_BY_ADDRESS, GUESTS_BY_ADDRESS, Ad
 from outboxd.outbox.rows import Write, at_once, execute, many, table
 
 CUSTOMERS_BY_ID = """
-SELECT customer_key, contacts.source, customer_id, email, synced_email,
-       iif(deleted_at IS NULL OR born_at IS NOT NULL, email_at, deleted_at)
+SELECT customer_key, contacts.source, customer_id, deleted_at IS NULL OR born_at IS NOT NULL,
+       email, synced_email
 FROM json_each(:wanted) AS wanted
 JOIN contacts ON contacts.source = json_extract(wanted.value, '$[0]')
              AND contacts.customer_id = json_extract(wanted.value, '$[1]')
@@ -68,16 +66,11 @@ SELECT event, payload, source, occurred_at, is_backfill, created_at, created_at 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whose event it is, by the shop's customer id or by address; or `outcome`: it ends here.
-
-    `address_keys` are those of a former address, if it tells one, and of the one that it says; `moves_at` is
-    when it says that they have it, None if it does not.
-    """
+    """Whose event it is, by the shop's customer id or by address; or `outcome`: it ends here."""
 
     event: Event
     customer_id: str | None = None
     address_keys: tuple[str, ...] = ()
-    moves_at: datetime | None = None
     outcome: Outcome | None = None
     is_redaction: bool = False
 
@@ -99,11 +92,12 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
     says which of several. So does a deletion: the contact stays while another customer has it, for a deletion
     too few can be made up for, and one too many cannot. A redaction that names an address alone is about all
     who have it, the one whose event it is before the others; one with an id also about a guest who has the
-    address, and cannot be taken over now.
+    address, and is not taken over.
     An id seen for the first time joins the customer of its address if that one has no id yet (an order of a
     guest who then registers), and is a customer of its own otherwise (two accounts with one address). An id
-    that was known before its address takes over the customer who was known by that address alone; not by old
-    news of an address that it has left since, for then nobody would answer for the contact there.
+    that was known before its address takes over the customer who was known by that address alone. While it is
+    elsewhere, or gone, it leaves them their contact: news of the address may be old, and then nobody would
+    answer for that.
     """
     directory = _Directory(connection.exec_driver_sql, admissions)
     found = {admission.event.id: directory.customers(admission) for admission in admissions}
@@ -162,14 +156,12 @@ class _Directory:
         for sql, wanted in ((CUSTOMERS_BY_ADDRESS, alone), (GUESTS_BY_ADDRESS, named - alone)):
             for address, holder in addresses.holders(ask, sql, wanted) if wanted else ():
                 self._at[address][holder.key] = self._holders.setdefault(holder.key, holder)
-        for key, source, customer_id, *told, left_at in ask(
+        for key, source, customer_id, is_alive, *told in ask(
             CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
         ):
             self._by_id[source, customer_id] = key
-            if key not in self._holders:
-                self._holders[key] = Holder(
-                    key, has_id=True, addresses=addresses.keys(told), left_at=addresses.moment(left_at)
-                )
+            holder = Holder(key, has_id=True, addresses=addresses.keys(told), is_alive=bool(is_alive))
+            self._holders.setdefault(key, holder)
 
     def customers(self, admission: Admission) -> list[str]:
         """Whose event it is, before the others whom it is about; somebody new if need be."""
@@ -195,7 +187,7 @@ class _Directory:
         return next((key for key in found if key is not None), None)
 
     def _concerned(self, admission: Admission) -> list[str]:
-        """All whom a redaction is about by its addresses: of one with an id guests who are in flight."""
+        """All whom a redaction is about by its addresses: of one with an id guests who stay apart."""
         wanted = _addresses(admission) if admission.is_redaction else ()
         found = [
             holder
@@ -217,7 +209,7 @@ class _Directory:
             key = self._made(admission)
         self._by_id[admission.event.source, admission.customer_id or ""] = key
         for guest in guests:
-            if guest.key != key and _comes_along(guest, self._holders[key], admission):
+            if guest.key != key and _comes_along(guest, self._holders[key]):
                 self._merge(guest, key, admission)
         return key
 
@@ -243,18 +235,17 @@ class _Directory:
     def _merge(self, guest: Holder, key: str, admission: Admission) -> None:
         source = admission.event.source
         self.merged[guest.key] = key
+        self._holders[key].addresses |= guest.addresses
         first = guest.key.rpartition(":@")[2]  # by which they were known
         for address in {first, *guest.addresses, *admission.address_keys}:
             self.inherited.append({"source": source, "address": address, "key": key, "old": guest.key})
             self._at[source, address].pop(guest.key, None)
 
 
-def _comes_along(guest: Holder, heir: Holder, admission: Admission) -> bool:
-    """Whether the contact of the guest, if they have one, is the heir's by then."""
-    if not (guest.addresses and heir.addresses) or guest.addresses <= heir.addresses:
-        return True
-    is_news = admission.moves_at and to_text(admission.moves_at) >= heir.left_at.partition("#")[0]
-    return bool(is_news) and admission.address_keys[-1] in guest.addresses
+def _comes_along(guest: Holder, heir: Holder) -> bool:
+    """Whether the contact of the guest, if they have one, is the heir's from now on."""
+    is_new = heir.is_alive and not heir.addresses
+    return is_new or guest.addresses <= heir.addresses
 
 
 def _addresses(admission: Admission) -> list[Address]:

@@ -21,8 +21,8 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 OPEN = "INSERT INTO imports (size, started_at) VALUES (:size, :now)"
 
-# A row whose lease was lost meanwhile is somebody else's; one of an import that was divided moves over, as does
-# one of a former claim, which another hand has ended.
+# A row whose lease was lost meanwhile is somebody else's. One of an import that was divided moves over, and
+# that of a former claim, which another hand has ended.
 BAR = """
 INSERT INTO import_rows (customer_key, import_id, claimed_at, address_key, digest)
 SELECT :key, :import_id, :claimed_at, :address_key, :digest
