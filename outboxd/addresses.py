@@ -39,7 +39,7 @@ class Addresses:
         self._seconds = seconds
         self._taken: dict[str, str] = {}
         self._held: dict[str, Held] = {}
-        self._barred: set[str] = set()
+        self._barred: dict[str, Turn] = {}
         self._expected: dict[str, dict[Turn, None]] = {}
         self._turns: dict[Turn, tuple[int, Collection[str]]] = {}
         self._left: dict[str, int] = {}
@@ -90,7 +90,13 @@ class Addresses:
         """Take one that will not be free soon."""
         with self._lock:
             self._hold(turn, [address])
-            self._barred.add(address)
+            self._barred[address] = turn
+
+    def unbar(self) -> None:
+        """Let go of what is still barred: other drainers have ended those claims."""
+        for turn in set(self._barred.values()):
+            self.leave(turn)
+        self._barred.clear()
 
     def line_up(self, address: str) -> float:
         """Seconds until whoever steps aside now is to look again: many do so one after the other."""
@@ -117,12 +123,12 @@ class Addresses:
             held = self._held.get(customer_key)
             if held is not None and held.turn == turn:
                 del self._held[customer_key]
-                if self._barred.isdisjoint(held.addresses):
+                if self._barred.keys().isdisjoint(held.addresses):
                     self._pace = min(max(LEAST_ASIDE, (self._seconds() - held.since) / 2), MOST_ASIDE)
                 for address in held.addresses:
                     if self._taken.get(address) == customer_key:
                         del self._taken[address]
-                        self._barred.discard(address)
+                        self._barred.pop(address, None)
                         self._left.pop(address, None)
                         self._left[address] = next(self._numbers)
             oldest, _ = next(iter(self._turns.values()), (None, ()))

@@ -1,7 +1,7 @@
 """A convoy: many errands side by side, sharing Brevo's bulk calls. It knows no database.
 
 Known contacts go together in batches, and what Brevo turns out not to have comes back to be folded anew.
-Contacts that it does not know become rows for an import, which runs on its own (see `imports`). All else,
+Contacts that it does not know become rows for an import, which runs on its own (see `importing`). All else,
 removals and changes of address among it, goes alone.
 """
 

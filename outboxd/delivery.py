@@ -20,7 +20,9 @@ from outboxd.trouble import AGAIN, origin
 
 
 class Courier(Protocol):
-    """Whoever carries a change to Brevo."""
+    """Whoever carries a change to Brevo, unless it `is_halted`: then no call leaves any more."""
+
+    is_halted: bool
 
     @property
     def longest(self) -> timedelta:
@@ -57,6 +59,11 @@ class Closed:
     addresses: frozenset[str] = frozenset()
     until: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Until none of them is closed any more."""
+        return max(0.0, self.until - monotonic()) if self.addresses else 0.0
+
 
 class Delivery:
     """Runs errands through one courier. Safe for many threads, as `others` must be: see `Errand`."""
@@ -76,7 +83,6 @@ class Delivery:
         self._clock = clock
         self._addresses = Addresses()
         self._closed = closed
-        self._is_halted = False
         self._fault: tuple[float, Fault] | None = None
         self._aside_until = datetime.min.replace(tzinfo=UTC)
         self._wanted = frozenset(attribute for name, attribute in plan.rules.items() if name != "email")
@@ -113,8 +119,8 @@ class Delivery:
 
     def _wait(self, errand: Errand) -> float:
         """Seconds for which it is to step aside; none, and then it has its addresses."""
-        seconds = self._closed.until - monotonic()
-        if seconds > 0 and not self._closed.addresses.isdisjoint(errand.addresses):
+        seconds = self._closed.seconds
+        if seconds and not self._closed.addresses.isdisjoint(errand.addresses):
             return seconds
         contested = self._addresses.take(_turn(errand.claim), errand.addresses)
         return 0.0 if contested is None else self._addresses.line_up(contested)
@@ -122,7 +128,7 @@ class Delivery:
     def finish(self, errand: Errand) -> Result:
         """Tell Brevo whatever the errand has left, one change at a time, as far as its lease reaches."""
         while errand.change is not None and not errand.is_late:
-            if self._is_halted:
+            if self._courier.is_halted:
                 errand.end(Outcome(Verdict.BLOCKED))
             else:
                 self._step(errand, partial(self._deliver, errand, errand.change))
@@ -147,8 +153,8 @@ class Delivery:
         return max(self._clock(), min(self._aside_until, most))
 
     def halt(self) -> None:
-        """Let no errand begin another call: there is nowhere left to record it."""
-        self._is_halted = True
+        """Let no other call leave: there is nowhere left to record it, or others may drain by now."""
+        self._courier.is_halted = True
 
     def tell(self, errand: Errand, told: Told) -> None:
         """What came of the errand's change."""
@@ -170,6 +176,10 @@ class Delivery:
         for address, customer_key, claimed_at in rows:
             self._addresses.bar((customer_key, to_text(claimed_at)), address)
 
+    def unbar(self) -> None:
+        """No import is under way any more."""
+        self._addresses.unbar()
+
     def end(self, result: Result) -> None:
         """`result` is recorded: others may have its addresses."""
         self.let_go(result.claim.contact.customer_key, result.claim.claimed_at)
@@ -180,7 +190,7 @@ class Delivery:
 
     def _time(self) -> datetime:
         """When it is, for those who look whether they are late; once all is halted everybody is."""
-        return datetime.max.replace(tzinfo=UTC) if self._is_halted else self._clock()
+        return datetime.max.replace(tzinfo=UTC) if self._courier.is_halted else self._clock()
 
     def _step(self, errand: Errand, step: Callable[[], None]) -> None:
         try:

@@ -61,12 +61,14 @@ SKEW = timedelta(minutes=10)
 class Charge:
     """What this process answers for, over all of its relays: imports. And whether it is the one who drains.
 
-    `inherits` those of nobody, too, at its start: whatever is under way was left by a process that is no
-    more. One that drains beside others must not: theirs would be sent twice, and the second time perhaps
-    after newer news. What such a process told Brevo last may yet arrive where it is `closed`.
+    Whoever `is_alone` at its start inherits, once, those of nobody, too: whatever is under way was left by a
+    process that is no more. One that drains beside others must not: theirs would be sent twice, and the
+    second time perhaps after newer news. What such a process told Brevo last may yet arrive where it is
+    `closed`.
     """
 
-    inherits: bool = True
+    is_alone: bool = True
+    has_inherited: bool = False
     ids: set[int] = field(default_factory=set)
     stands: Callable[[], bool] = lambda: True
     trouble: Trouble = field(default_factory=Trouble)
@@ -196,15 +198,12 @@ class Importing:
     # Leaving.
 
     def _depart(self, cargo: _Cargo, now: datetime) -> None:
-        rows, cargo.rows, cargo.size, cargo.since = cargo.rows, [], 0, None
-        self._send(rows, now)
-
-    def _send(self, rows: Sequence[ImportRow], now: datetime) -> None:
-        if len(rows) <= FEW:
-            claims = [claim for claim in self._ledger.reclaimed(rows) if self._holds(claim)]
+        if len(cargo.rows) <= FEW:
+            claims = [claim for claim in self._ledger.reclaimed(cargo.rows) if self._holds(claim)]
             self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
         else:
-            self._open(rows, now)
+            self._open(cargo.rows, now)
+        cargo.rows, cargo.size, cargo.since = [], 0, None
 
     def _open(self, rows: Sequence[ImportRow], now: datetime, *, calls: int = 0) -> None:
         made, held = self._ledger.open(rows, now)
@@ -262,6 +261,8 @@ class Importing:
         """Do what this import needs now; seconds until it needs more."""
         if voyage.is_busy:
             return float("inf")
+        if wait := self._charge.closed.seconds:  # until then nothing can be made of what it did there
+            return wait
         if voyage.settle is not None:
             return self._settle(voyage, now)
         if now < voyage.look_at:
@@ -335,12 +336,13 @@ class Importing:
         self._crew.finish([*counted, *results[1:]], is_judged=voyage.status == "failed")
 
     def _end(self, voyage: _Voyage, status: str, now: datetime) -> None:
-        self._ledger.ended(voyage.made.id, status, voyage.left_out, now)
-        del self._voyages[voyage.made.id]
-        self._charge.ids.discard(voyage.made.id)
-        logger.info(
-            line("import", id=voyage.made.id, status=status, rows=voyage.made.size, left_out=voyage.left_out)
-        )
+        made = voyage.made
+        self._ledger.ended(made.id, status, voyage.left_out, now)
+        del self._voyages[made.id]
+        self._charge.ids.discard(made.id)
+        if not self._voyages:
+            self._delivery.unbar()
+        logger.info(line("import", id=made.id, status=status, rows=made.size, left_out=voyage.left_out))
 
     def _claims(self, voyage: _Voyage, after: str = "") -> list[Barred]:
         """The next of its claims that still hold, by customer key; none left: none."""
@@ -365,15 +367,15 @@ class Importing:
         """
         if self._adopt_at is not None and now < self._adopt_at:
             return
-        self._adopt_at = now + ORPHANED
+        inherits = self._charge.is_alone and not self._charge.has_inherited
         for made in self._ledger.under_way():
-            is_ours = self._charge.inherits or made.id in self._charge.ids
+            is_ours = inherits or made.id in self._charge.ids
             if made.id not in self._voyages and (is_ours or made.started_at < now - ORPHANED):
                 self._voyages[made.id] = _Voyage(made, now)
                 self._charge.ids.add(made.id)
-        self._charge.inherits = False
-        if self._voyages:
-            self._delivery.bar(self._ledger.barred(self._voyages))
+        self._delivery.bar(self._ledger.barred(self._voyages))
+        self._charge.has_inherited = True
+        self._adopt_at = now + ORPHANED
 
     def _gather(self, voyage: _Voyage, now: datetime) -> float:
         """Nobody knows whether Brevo was told of this import: its rows are made once more, and sent again.

@@ -98,7 +98,7 @@ class Relay:
         self._clockwork = Clockwork(outbox, self._delivery, self._importing, clock)
         self._clock = clock
         self._charge = charge
-        self._placed = on_one_processor if charge.inherits else nullcontext  # two might choose the same
+        self._placed = on_one_processor if charge.is_alone else nullcontext  # two might choose the same
         self._chance = chance
         self._notifying = Notifying(outbox.notices, webhook, self._crew, clock=clock, chance=chance)
         self._alone = self._convoys = self._admitted = 0
@@ -210,6 +210,7 @@ class Relay:
 
     def close(self) -> None:
         """Let the delivery threads and the database go."""
+        self._delivery.halt()
         self._crew.close()
         self._leave(lambda _: True)
         self._wake.close()
@@ -293,16 +294,15 @@ class Relay:
             return False
         most = self._plan.batch_size * BATCHES
         claims: list[Claim] = []
-        while len(claims) < most and (more := self._claim(now, pace, min(most - len(claims), CHUNK))):
-            claims.extend(more)
-        if not claims:
-            return False
-        self._convoys += 1
-        self.submit(
-            partial(self._convoy.carry, claims, partial(self._crew.hand_back, self.finish)),
-            self._carried_together,
-        )
-        return self._convoys < CONVOYS
+        try:
+            while len(claims) < most and (more := self._claim(now, pace, min(most - len(claims), CHUNK))):
+                claims.extend(more)
+        finally:  # whoever is claimed goes, though no more can be claimed just now
+            if claims:
+                self._convoys += 1
+                told = partial(self._crew.hand_back, self.finish)
+                self.submit(partial(self._convoy.carry, claims, told), self._carried_together)
+        return bool(claims) and self._convoys < CONVOYS
 
     def _probe(self, now: datetime) -> bool:
         """One delivery, to see whether Brevo is well again."""

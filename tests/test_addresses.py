@@ -278,6 +278,50 @@ def test_what_was_said_of_a_guest_is_the_heirs_and_not_of_others_at_the_address(
     assert len(shop.sandbox.contacts) == 1
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_guests_contact_always_is_somebodys_though_the_account_at_the_address_has_left_it(
+    make_shop: MakeShop, is_late: bool
+) -> None:
+    """News of the address may come late, when the account is elsewhere by now: then it stays the guest's."""
+    shop = make_shop(options={"delete_behavior": "hard"})
+    tell(shop, "created", email=ANN, firstName="Annabel")
+    moments = []
+    for _ in range(2):
+        shop.later(seconds=1)
+        moments.append(clock.to_text(shop.clock()))
+    news = [
+        {"id": 1, "email": address, "updatedAt": at} for address, at in zip((ANN, BEA), moments, strict=True)
+    ]
+    for data in reversed(news) if is_late else news:
+        tell(shop, "updated", **data)
+    assert people(shop) == ({ANN: False, BEA: False} if is_late else {BEA: False})
+    tell(shop, "redacted", id=1, email=ANN)
+    assert people(shop) == {}
+    assert shop.rows("SELECT count(*) FROM outbox WHERE payload <> '{}'") == [(0,)]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_of_two_guests_with_contacts_an_account_takes_over_the_one_at_its_own_address(
+    make_shop: MakeShop, is_new: bool
+) -> None:
+    """Though old news of the other address is folded away, together with the news that made it old."""
+    shop = make_shop(options={"delete_behavior": "hard"})
+    for address in (ANN, CLEO):
+        tell(shop, "created", email=address, firstName="Annabel")
+    if not is_new:
+        tell(shop, "created", id=1, email=BEA)
+    shop.later(seconds=1)
+    before = clock.to_text(shop.clock())
+    shop.later(seconds=1)
+    shop.enqueue("updated", id=1, email=CLEO)
+    shop.enqueue("updated", id=1, email=ANN, updatedAt=before)
+    shop.drain()
+    assert people(shop) == {ANN: False, CLEO: False}
+    for address in (ANN, CLEO):
+        tell(shop, "redacted", id=1, email=address)
+    assert people(shop) == {}
+
+
 # What those who left had said against mails
 
 

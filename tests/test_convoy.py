@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from outboxd import app
 from outboxd.brevo.client import contact_path
 from outboxd.brevo.sandbox import Fault
+from outboxd.errors import DatabaseError
 from outboxd.event import digest
 from outboxd.values import CLEARED
 from tests.shop import KEY, MakeShop, Shop
@@ -302,3 +303,19 @@ def test_together_ends_as_each_alone_would(
     holds()
     assert together.calls_of("POST", "/contacts/import")
     assert together.calls_of("POST", BATCH)
+
+
+def test_whom_a_convoy_has_claimed_goes_though_no_more_can_be_claimed(shop: Shop) -> None:
+    """And keeps nobody waiting who comes to the same addresses later, be it themselves."""
+    shop.know(120)
+    ids = shop.fill("updated", map(news, range(120)), is_backfill=True)
+    shop.rows(
+        f"CREATE TRIGGER broken BEFORE UPDATE OF claimed_at ON outbox WHEN new.id = {ids[60]}"
+        " BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    with pytest.raises(DatabaseError, match="broken"):
+        shop.run_until(lambda: False)
+    shop.rows("DROP TRIGGER broken")
+    shop.settle()
+    assert {len((call.body or {})["contacts"]) for call in shop.calls_of("POST", BATCH)} == {50, 70}
+    assert attempts(shop, ids) == [1] * 120

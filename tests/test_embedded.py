@@ -1,12 +1,13 @@
 """CustomerSync: the specification's Python client, with the relay inside the caller's process."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outboxd import CustomerSync, EventError, OutboxdError
+from outboxd import CustomerSync, EventError, OutboxdError, embedded
 from outboxd.brevo.sandbox import Sandbox
 from outboxd.errors import ConfigError, HeldError
 from tests.conftest import until
@@ -91,6 +92,20 @@ def test_a_run_that_is_stopped_before_it_has_begun_ends(tmp_path: Path) -> None:
         sync = made(tmp_path, sandbox)
         sync.stop()
         sync.run()
+
+
+def test_no_call_leaves_once_the_block_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may drain by then, and tell what is newer."""
+    monkeypatch.setattr(embedded, "GRACE", timedelta(0))
+    with Sandbox(latency=timedelta(milliseconds=200)) as sandbox:
+        sync = made(tmp_path, sandbox)
+        sync.trigger({"event": "customer_created", "data": {"id": 7, "email": "ann@example.com"}})
+        sync.drain()
+        with sync:
+            sync.trigger({"event": "customer_updated", "data": {"id": 7, "email": "bea@example.com"}})
+            until(lambda: sandbox.stats["under_way"] and len(sandbox.calls) == 3)
+        until(lambda: not [each for each in threading.enumerate() if each.name.startswith("delivery")])
+        assert "PUT" not in {call.method for call in sandbox.calls}
 
 
 def test_a_second_drainer_is_told_who_drains(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Backfilled events go in bulk at once in every mode, so they stand for all that does.
 """
 
+import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import timedelta
@@ -14,8 +15,11 @@ import pytest
 from outboxd import app
 from outboxd.brevo.bulk import Bulk, row
 from outboxd.brevo.sandbox import Call, Fault
+from outboxd.errors import DatabaseError
 from outboxd.event import Outcome, Result, Verdict
 from outboxd.importing import FEW, Charge
+from outboxd.keys import address_key
+from tests.by_hand import ByHand
 from tests.conftest import until
 from tests.shop import KEY, MakeShop, Shop
 
@@ -509,6 +513,59 @@ def test_another_customer_who_comes_during_a_restart_waits_too(slow: Shop) -> No
     assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
 
 
+def test_whoever_is_in_an_import_is_known_before_anything_goes_though_that_takes_a_second_look(
+    slow: Shop,
+) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    slow.reopen(options=OPTIONS, mapping=MAPPING)
+    before = len(slow.calls)
+    newer = slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    slow.rows("ALTER TABLE import_rows RENAME TO lost")
+    with pytest.raises(DatabaseError):
+        slow.relay.step()
+    slow.rows("ALTER TABLE lost RENAME TO import_rows")
+    slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
+    assert slow.calls[before].method == "GET", "the import is over first"
+    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_what_an_import_did_is_not_forgotten_where_a_killed_daemon_told_of_another_customer(
+    make_shop: MakeShop,
+) -> None:
+    settings: dict[str, Any] = {"options": OPTIONS, "mapping": MAPPING, "brevo": {"timeout_seconds": 1}}
+    shop = make_shop(SLOW, **settings)
+    ids = backfill(shop, [person(number) for number in range(MANY)])
+    depart(shop)
+    shop.enqueue("updated", id=3, firstName=None)
+    shop.enqueue("updated", id=9000, email="ann3@example.com")
+    with ByHand.of(shop) as killed:
+        assert len(killed.claim()) == 1
+    shop.later(minutes=1)
+    courier, outbox = app.brevo(shop.settings, KEY), app.outbox(shop.settings)
+    with app.drainer(shop.settings, shared=False) as charge:
+        assert charge.closed.addresses == {address_key("ann3@example.com")}
+        shop.relay = app.relay(shop.settings, courier, outbox, clock=shop.clock, charge=charge)
+        with closing(shop.relay):
+            shop.settle()
+    assert statuses(shop, ids) == {"delivered"}
+    assert "FIRSTNAME" not in shop.contact("ann3@example.com")["attributes"]
+
+
+def test_rows_that_cannot_depart_do_so_once_they_can(shop: Shop) -> None:
+    ids = backfill(shop, [person(number) for number in range(MANY)])
+    shop.rows(
+        "CREATE TRIGGER broken BEFORE INSERT ON import_rows WHEN new.customer_key = 'custom:3'"
+        " BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    with pytest.raises(DatabaseError, match="broken"):
+        shop.run_until(lambda: False)
+    shop.rows("DROP TRIGGER broken")
+    shop.settle()
+    assert [len(people_in(call)) for call in shop.calls_of("POST", IMPORT)] == [MANY]
+    assert {shop.event(each)["attempts"] for each in ids} == {1}
+
+
 def test_an_import_that_nobody_knows_to_have_begun_is_sent_again_after_a_restart(make_shop: MakeShop) -> None:
     shop = make_shop({**QUICK, "latency": timedelta(milliseconds=100)}, options=OPTIONS)
     ids = backfill(shop, [person(number) for number in range(MANY)])
@@ -528,7 +585,7 @@ def test_an_import_of_a_drainer_that_is_alive_is_left_to_it(make_shop: MakeShop)
     shop = make_shop({**SLOW, "latency": timedelta(milliseconds=100)}, options=OPTIONS)
     ids = backfill(shop, [person(number) for number in range(MANY)])
     shop.run_until(lambda: shop.sandbox.stats["under_way"])
-    courier, charge = app.brevo(shop.settings, KEY), Charge(inherits=False)
+    courier, charge = app.brevo(shop.settings, KEY), Charge(is_alone=False)
     with closing(
         app.relay(shop.settings, courier, app.outbox(shop.settings), clock=shop.clock, charge=charge)
     ) as other:
@@ -540,11 +597,42 @@ def test_an_import_of_a_drainer_that_is_alive_is_left_to_it(make_shop: MakeShop)
     assert_over(shop)
 
 
+def test_an_import_that_another_drainer_has_ended_keeps_nobody_waiting(slow: Shop) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    first = slow.relay
+    slow.later(minutes=20)
+    courier, outbox = app.brevo(slow.settings, KEY), app.outbox(slow.settings)
+    slow.relay = app.relay(slow.settings, courier, outbox, clock=slow.clock, charge=Charge(is_alone=False))
+    with closing(slow.relay):
+        slow.settle()
+    slow.relay = first
+    slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    slow.settle()
+    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
+def test_whoever_is_in_an_import_though_another_hand_ended_their_events_is_in_the_next_one(
+    slow: Shop,
+) -> None:
+    backfill(slow, [person(number) for number in range(MANY)])
+    depart(slow)
+    with closing(sqlite3.connect(slow.path)) as connection, connection:
+        connection.execute(
+            "UPDATE outbox SET status = 'delivered', finished_at = created_at, is_head = 0,"
+            " claimed_at = NULL WHERE id = 1"
+        )
+    backfill(slow, [person(number, firstName="Bea") for number in (0, *range(MANY, 2 * MANY))])
+    slow.settle()
+    assert slow.contact("ann0@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+    assert_over(slow)
+
+
 def test_a_drainer_beside_others_goes_on_with_imports_of_its_own(slow: Shop) -> None:
     backfill(slow, [person(number) for number in range(MANY)])
     depart(slow)
     [(own,)] = slow.rows("SELECT id FROM imports")
-    courier, charge = app.brevo(slow.settings, KEY), Charge(inherits=False, ids={own})
+    courier, charge = app.brevo(slow.settings, KEY), Charge(is_alone=False, ids={own})
     with closing(
         app.relay(slow.settings, courier, app.outbox(slow.settings), clock=slow.clock, charge=charge)
     ) as other:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,15 +73,21 @@ def kept_by(daemon: Daemon) -> list[str]:
 
 
 def test_a_daemon_delivers_on_one_processor(tmp_path: Path, db: Path) -> None:
-    """Its draining thread and those that deliver; the others go where they like."""
+    """Its draining thread and those that deliver; the others go where they like. Also once it is reloaded."""
     config = tmp_path / "config.yaml"
     with Sandbox() as sandbox, Daemon(write_config(config, sandbox.url)) as daemon:
         daemon.ready()
         outboxd.enqueue("customer_created", {"id": 1, "email": "ada@example.com"}, db=daemon.database)
         until(lambda: daemon.status()["delivered"] == 1)
         kept = kept_by(daemon)
-    assert len(kept) >= 2
-    assert len(set(kept)) == 1
+        daemon.send(signal.SIGHUP)
+        daemon.says("reloaded")
+        outboxd.enqueue("customer_updated", {"id": 1, "firstName": "Ada"}, db=daemon.database)
+        until(lambda: daemon.status()["delivered"] == 2)
+        kept_then = kept_by(daemon)
+    for each in (kept, kept_then):
+        assert len(each) >= 2
+        assert len(set(each)) == 1
 
 
 @pytest.mark.skipif(len(allowed()) < 2, reason="there is one processor for all")

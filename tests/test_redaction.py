@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -281,3 +282,16 @@ def test_it_erases_more_events_than_one_delivery_takes(shop: Shop) -> None:
     assert shop.status()["pending"] == 0
     assert shop.sandbox.contacts == []
     assert_forgotten(shop)
+
+
+def test_a_guest_who_is_in_an_import_meanwhile_is_forgotten_with_the_account(make_shop: MakeShop) -> None:
+    """Who is in flight cannot be taken over by the account that has the same address."""
+    shop = make_shop({"import_delay": timedelta(seconds=40)}, options={"list_id": 5})
+    others = [{"email": f"bea{number}@example.com", "firstName": "Bea"} for number in range(60)]
+    shop.fill("updated", [{"email": ANN, "firstName": "Annabel"}, *others], is_backfill=True)
+    shop.run_until(lambda: any(each["process_id"] for each in shop.status()["imports"]))
+    shop.later(seconds=1)
+    shop.enqueue("redacted", id=4711, email=ANN)
+    shop.settle()
+    assert len(shop.sandbox.contacts) == len(others)
+    assert_forgotten(shop, ANN, "Annabel")

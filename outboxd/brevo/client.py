@@ -77,6 +77,7 @@ class Brevo:
         self._timeout = timeout.total_seconds()
         self.longest = MOST_CALLS * timedelta(seconds=self._timeout + PATIENCE)
         """How long one delivery can take at the most."""
+        self.is_halted = False  # no call leaves any more
         self._updates = update_enabled
         self._sleep = sleep
         self._adapter = DeadlineAdapter(max_retries=0, pool_connections=1, pool_maxsize=CONNECTIONS)
@@ -140,9 +141,10 @@ class Brevo:
         name = f"{method} {route(path)}"
         allowed = self._timeout + longer
         give_up = min(give_up, monotonic() + PATIENCE + allowed)
-        wait = acquire(self._limiter, PATIENCE, monotonic, self._sleep)
-        if wait:
+        if wait := acquire(self._limiter, PATIENCE, monotonic, self._sleep):
             return Answer(name, 429, message="own limit", wait=timedelta(seconds=wait))
+        if self.is_halted:
+            return Answer(name, message="whoever drained has ended")
         try:
             timeout = Allowance(min(give_up, monotonic() + allowed))
             return self._exchange(name, method, path, body, timeout, largest)

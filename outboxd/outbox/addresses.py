@@ -113,12 +113,12 @@ def holders(ask: Ask, sql: str, wanted: Iterable[Address]) -> Iterator[tuple[Add
             Holder(
                 key,
                 has_id=bool(has_id),
-                addresses=frozenset(address_key(each) for each in (email, synced_email) if _is_text(each)),
+                addresses=keys((email, synced_email)),
                 is_alive=bool(is_alive),
                 is_redacted=bool(is_redacted),
                 is_pending=is_in_flight is not None,
                 is_in_flight=bool(is_in_flight),
-                left_at=left_at if _is_text(left_at) else "",
+                left_at=left_at if isinstance(left_at, str) else "",
             ),
         )
 
@@ -138,21 +138,21 @@ def chosen(address: str, found: Iterable[Holder]) -> str | None:
     return near[0].key if near else None
 
 
-def concerned(address: str, found: Iterable[Holder]) -> list[str]:
+def concerned(address: str, found: Iterable[Holder]) -> list[Holder]:
     """Whom a redaction is about that names this address alone: all who have it, or of whom nothing is known
     but that they had it, living or not. Whoever is elsewhere by now is another person.
     """
     those = [each for each in found if not (each.is_redacted or each.is_elsewhere(address))]
-    return [each.key for each in sorted(those, key=_seniority)]
+    return sorted(those, key=_seniority)
 
 
 def _seniority(holder: Holder) -> tuple[bool, int, str]:
     return holder.has_id, len(holder.key), holder.key
 
 
-def _is_text(value: object) -> bool:
-    """Another program may have written something else."""
-    return isinstance(value, str)
+def keys(told: Iterable[object]) -> frozenset[str]:
+    """The keys of the addresses that a contact's columns hold. Another program may have written anything."""
+    return frozenset(address_key(each) for each in told if isinstance(each, str))
 
 
 def own(owned: Iterable[tuple[Address, str]]) -> list[Write]:

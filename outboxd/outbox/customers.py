@@ -16,7 +16,8 @@ from outboxd.outbox.addresses import CUSTOMERS_BY_ADDRESS, GUESTS_BY_ADDRESS, Ad
 from outboxd.outbox.rows import Write, at_once, execute, many, table
 
 CUSTOMERS_BY_ID = """
-SELECT customer_key, contacts.source, customer_id
+SELECT customer_key, contacts.source, customer_id, deleted_at IS NULL OR born_at IS NOT NULL,
+       email, synced_email
 FROM json_each(:wanted) AS wanted
 JOIN contacts ON contacts.source = json_extract(wanted.value, '$[0]')
              AND contacts.customer_id = json_extract(wanted.value, '$[1]')
@@ -63,10 +64,6 @@ SELECT event, payload, source, occurred_at, is_backfill, created_at, created_at 
 """
 
 
-ELSEWHERE = frozenset({""})
-"""In place of the addresses of a customer who was met by id alone, and asked for none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Admission:
     """Whose event it is, by the shop's customer id or by address; or `outcome`: it ends here."""
@@ -94,10 +91,13 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
     The shop's id decides. An event without one belongs to whoever has the address by now; `addresses.chosen`
     says which of several. So does a deletion: the contact stays while another customer has it, for a deletion
     too few can be made up for, and one too many cannot. A redaction that names an address alone is about all
-    who have it, the one whose event it is before the others.
+    who have it, the one whose event it is before the others; one with an id also about a guest who has the
+    address, and is not taken over.
     An id seen for the first time joins the customer of its address if that one has no id yet (an order of a
     guest who then registers), and is a customer of its own otherwise (two accounts with one address). An id
-    that was known before its address takes over the customer who was known by that address alone.
+    that was known before its address takes over the customer who was known by that address alone. While it is
+    elsewhere, or gone, it leaves them their contact: news of the address may be old, and then nobody would
+    answer for that.
     """
     directory = _Directory(connection.exec_driver_sql, admissions)
     found = {admission.event.id: directory.customers(admission) for admission in admissions}
@@ -151,22 +151,26 @@ class _Directory:
         self._holders: dict[str, Holder] = {}
         self._at: defaultdict[Address, dict[str, Holder]] = defaultdict(dict)
         ids = {(a.event.source, a.customer_id) for a in admissions if a.customer_id is not None}
-        for key, source, customer_id in ask(CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}):
-            self._by_id[source, customer_id] = key
         named = {address for each in admissions for address in _addresses(each)}
         alone = {address for each in admissions if each.customer_id is None for address in _addresses(each)}
         for sql, wanted in ((CUSTOMERS_BY_ADDRESS, alone), (GUESTS_BY_ADDRESS, named - alone)):
             for address, holder in addresses.holders(ask, sql, wanted) if wanted else ():
                 self._at[address][holder.key] = self._holders.setdefault(holder.key, holder)
+        for key, source, customer_id, is_alive, *told in ask(
+            CUSTOMERS_BY_ID, {"wanted": json.dumps(sorted(ids))}
+        ):
+            self._by_id[source, customer_id] = key
+            holder = Holder(key, has_id=True, addresses=addresses.keys(told), is_alive=bool(is_alive))
+            self._holders.setdefault(key, holder)
 
     def customers(self, admission: Admission) -> list[str]:
         """Whose event it is, before the others whom it is about; somebody new if need be."""
         if admission.customer_id is not None:
-            keys = [self._named(admission)]
+            keys = [self._named(admission), *self._concerned(admission)]
         else:
             keys = self._concerned(admission) or [self.by_address(admission) or self._made(admission)]
         key = keys[0]
-        holder = self._holders.setdefault(key, Holder(key, has_id=True, addresses=ELSEWHERE))
+        holder = self._holders[key]
         holder.is_pending = True
         for address in _addresses(admission):
             self.owned[address, key] = None
@@ -183,10 +187,15 @@ class _Directory:
         return next((key for key in found if key is not None), None)
 
     def _concerned(self, admission: Admission) -> list[str]:
-        """All whom a redaction without an id is about."""
+        """All whom a redaction is about by its addresses: of one with an id guests who stay apart."""
         wanted = _addresses(admission) if admission.is_redaction else ()
-        found = [key for each in wanted for key in addresses.concerned(each[1], self._at[each].values())]
-        return list(dict.fromkeys(found))
+        found = [
+            holder
+            for each in wanted
+            for holder in addresses.concerned(each[1], self._at[each].values())
+            if admission.customer_id is None or not holder.has_id
+        ]
+        return list(dict.fromkeys(holder.key for holder in found))
 
     def _named(self, admission: Admission) -> str:
         """Whose an event with an id is. Guests who have its address turn out to be the same person."""
@@ -200,7 +209,7 @@ class _Directory:
             key = self._made(admission)
         self._by_id[admission.event.source, admission.customer_id or ""] = key
         for guest in guests:
-            if guest.key != key:
+            if guest.key != key and _comes_along(guest, self._holders[key]):
                 self._merge(guest, key, admission)
         return key
 
@@ -226,10 +235,17 @@ class _Directory:
     def _merge(self, guest: Holder, key: str, admission: Admission) -> None:
         source = admission.event.source
         self.merged[guest.key] = key
+        self._holders[key].addresses |= guest.addresses
         first = guest.key.rpartition(":@")[2]  # by which they were known
         for address in {first, *guest.addresses, *admission.address_keys}:
             self.inherited.append({"source": source, "address": address, "key": key, "old": guest.key})
             self._at[source, address].pop(guest.key, None)
+
+
+def _comes_along(guest: Holder, heir: Holder) -> bool:
+    """Whether the contact of the guest, if they have one, is the heir's from now on."""
+    is_new = heir.is_alive and not heir.addresses
+    return is_new or guest.addresses <= heir.addresses
 
 
 def _addresses(admission: Admission) -> list[Address]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from outboxd.clock import to_text
 from outboxd.event import Claim
 from outboxd.keys import address_key
-from outboxd.outbox import contacts
+from outboxd.outbox import contacts, statements
 from outboxd.outbox.rows import EVENT, event_of, many
 
 # Whenever it is due: somebody waits. Not while it is in flight.
@@ -24,11 +24,6 @@ WHERE is_head = 1 AND customer_key = :key AND (claimed_at IS NULL OR next_attemp
 
 NEWEST_OF = """
 SELECT id FROM outbox WHERE status = 'pending' AND customer_key = :key ORDER BY id DESC LIMIT :limit
-"""
-
-LEASE = """
-UPDATE outbox SET attempts = attempts + 1, claimed_at = :now, next_attempt_at = :until
-WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
 # An import under way may bring the contact back, or be deprived of it.
@@ -86,7 +81,7 @@ class Erasing:
             newest = connection.exec_driver_sql(NEWEST_OF, values).all()
             ids = json.dumps(sorted({row[0] for row in [head, *newest]}))
             leased = {"ids": ids, "now": to_text(now), "until": to_text(now + lease)}
-            connection.exec_driver_sql(LEASE, leased)
+            connection.exec_driver_sql(statements.LEASE, leased)
             rows = connection.exec_driver_sql(CLAIMED, {"ids": ids}).all()
             events = [event_of(row, self._default_source, is_claimed=True) for row in rows]
             events.sort(key=lambda event: event.id != head[0])

@@ -21,12 +21,14 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 OPEN = "INSERT INTO imports (size, started_at) VALUES (:size, :now)"
 
-# A row whose lease was lost meanwhile is somebody else's; one of an import that was divided moves over.
+# A row whose lease was lost meanwhile is somebody else's. One of an import that was divided moves over, and
+# that of a former claim, which another hand has ended.
 BAR = """
 INSERT INTO import_rows (customer_key, import_id, claimed_at, address_key, digest)
 SELECT :key, :import_id, :claimed_at, :address_key, :digest
 WHERE EXISTS (SELECT 1 FROM outbox WHERE is_head = 1 AND customer_key = :key AND claimed_at = :claimed_at)
-ON CONFLICT (customer_key) DO UPDATE SET import_id = :import_id
+ON CONFLICT (customer_key) DO UPDATE SET import_id = :import_id, claimed_at = :claimed_at,
+    address_key = :address_key, digest = :digest
 """
 
 HOLD = """
