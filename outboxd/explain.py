@@ -32,6 +32,7 @@ from outboxd.event import (
 )
 from outboxd.masks import is_name, masked, masked_path
 from outboxd.outbox import Admission, Outbox
+from outboxd.topics import KNOWN, is_source
 from outboxd.trace import absent, change_of, decision, mapped
 
 Facts = dict[str, Any]
@@ -105,7 +106,7 @@ class Explainer:
         while fresh := outbox.fresh():
             admissions = [admission(event, self.plan.reading) for event in fresh]
             outbox.admit(admissions, now)
-            told |= {each.event.id: _ended(each, each.outcome) for each in admissions if each.outcome}
+            told |= {each.event.id: self._ended(each, each.outcome) for each in admissions if each.outcome}
         for is_backfill in (False, True):
             for claim in outbox.claim(now, limit=CUSTOMERS, lease=LEASE, is_backfill=is_backfill):
                 told |= self._carried(claim, outbox, now)
@@ -133,7 +134,7 @@ class Explainer:
     def _facts(self, event: Event, result: Result) -> Facts:
         outcome = FORGOTTEN if event.payload == "{}" else result.outcomes.get(event.id, UNTRIED)
         facts: Facts = {
-            **_named(event),
+            **self._named(event),
             "customer": result.contact.customer_key,
             "verdict": str(outcome.verdict),
             "why": outcome.detail,
@@ -181,19 +182,23 @@ class Explainer:
         }
         return {"method": request.method, "url": f"{self.base_url}{path}", "body": body}
 
+    def _ended(self, admission: Admission, outcome: Outcome) -> Facts:
+        """An event that does not get beyond its admission."""
+        why = outcome.detail or "; ".join(outcome.warnings)
+        named = self._named(admission.event)
+        return {**named, "customer": None, "verdict": str(outcome.verdict), "why": why, "parts": []}
+
+    def _named(self, event: Event) -> Facts:
+        """Its names; what a shop wrote in their place may be anything."""
+        name, source = event.event, event.source
+        return {
+            "event": event.id,
+            "name": name if name in KNOWN else self._shown(name),
+            "source": source if is_source(source) else self._shown(source),
+        }
+
     def _shown(self, value: Any) -> Any:
         return value if self.is_revealed else masked(value)
-
-
-def _named(event: Event) -> Facts:
-    return {"event": event.id, "name": event.event, "source": event.source}
-
-
-def _ended(admission: Admission, outcome: Outcome) -> Facts:
-    """An event that does not get beyond its admission."""
-    why = outcome.detail or "; ".join(outcome.warnings)
-    named = _named(admission.event)
-    return {**named, "customer": None, "verdict": str(outcome.verdict), "why": why, "parts": []}
 
 
 def _untried(event_id: int) -> Facts:

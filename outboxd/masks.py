@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 
+_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")  # in any other text a name may follow the @
+
 
 def shape(value: Any) -> str:
     """The kind and the length of a value: `text(4)`, `number`, `flag`, `list(2)`, `object`, `empty`."""
@@ -36,8 +38,9 @@ def masked(value: Any) -> Any:
         case None | "" | bool():
             return value
         case str():
-            name, at, domain = value.rpartition("@")
-            return f"{name[0]}{HIDDEN}@{domain}" if at and name else f"{value[0]}{HIDDEN}"
+            name, _, domain = value.rpartition("@")
+            is_address = name and _DOMAIN.fullmatch(domain)
+            return f"{name[0]}{HIDDEN}@{domain}" if is_address else f"{value[0]}{HIDDEN}"
         case list() | tuple() | frozenset():
             return [masked(each) for each in value]
         case Mapping():

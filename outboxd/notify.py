@@ -17,7 +17,7 @@ from outboxd.notices import Notification
 from outboxd.outbox.notifications import Notices
 from outboxd.webhook import Webhook
 
-BACKOFF = Backoff(first=timedelta(seconds=5), cap=timedelta(hours=6), max_attempts=16)
+BACKOFF = Backoff(first=timedelta(seconds=5), cap=timedelta(hours=6), max_attempts=21, jitter=0.1)
 """A receiver may be down for two days."""
 
 LEASE = timedelta(minutes=1)

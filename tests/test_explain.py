@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import outboxd
 from outboxd.brevo.sandbox import Fault
+from outboxd.masks import masked
 from tests.operator import Operate, exit_code, operator, told
 from tests.shop import MakeShop, Shop
 
@@ -446,6 +447,24 @@ def test_personal_data_is_masked_unless_it_is_to_be_revealed(make: MakeOperated)
     assert "/contacts/m***%40example.com?identifierType=email_id" in shown
     assert '"SMS": "+***"' in shown
     assert "mara@example.org" in operate("explain", "2", "--reveal").stdout
+
+
+@pytest.mark.parametrize("text", ["ask ann@example.com or Bob", "ann@home", "@ann", "@", "a@b@ann c.d"])
+def test_only_what_is_an_address_keeps_what_follows_the_at(text: str) -> None:
+    assert masked(text) == f"{text[0]}***"
+    assert masked("ann@b.example.com") == "a***@b.example.com"
+
+
+def test_what_a_shop_wrote_in_place_of_names_is_masked(make: MakeOperated) -> None:
+    """An event and a source that are none may be anything, such as a payload in the wrong column."""
+    shop, operate = make()
+    event = shop.insert(json.dumps(MARA), "customer_created", source="mara.klein@example.com")
+    found = operate("explain", str(event)).stdout
+    assert "mara" not in found.lower()
+    assert "mara.klein@example.com" in operate("explain", str(event), "--reveal").stdout
+    known = shop.insert("customer.updated", MARA, source="shopify:second")
+    facts = explained(operate, known)
+    assert (facts["name"], facts["source"]) == ("customer.updated", "shopify:second")
 
 
 def test_without_brevo_the_types_are_said_to_be_unchecked(make: MakeOperated) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from standardwebhooks.webhooks import Webhook
 
 import outboxd
-from outboxd import app, cli, webhook
+from outboxd import app, cli, notify, webhook
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.clock import wall
 from outboxd.errors import DatabaseError
@@ -95,6 +95,18 @@ def test_dead_letters_are_told_with_their_reasons(shop: Shop, receiver: Receiver
     assert any("email address is not valid" in reason for reason in message["data"]["reasons"])
 
 
+def test_what_a_shop_wrote_in_place_of_an_event_s_name_is_not_told(shop: Shop, receiver: Receiver) -> None:
+    """Two columns mixed up, and the name is the payload."""
+    shop.reopen(notifications={"webhook_url": receiver.url, "each": True})
+    shop.insert(json.dumps(ANN), "customer_created")
+    shop.insert("customer.updated", "[]")
+    shop.drain()
+    mixed_up, unreadable = told(shop, receiver, 2)
+    assert mixed_up["data"]["event"] is None
+    assert "ann@" not in json.dumps(mixed_up)
+    assert unreadable["data"]["event"] == "customer.updated"
+
+
 def test_a_message_is_signed_by_the_scheme_of_standard_webhooks(shop: Shop, receiver: Receiver) -> None:
     shop.reopen(notifications={"webhook_url": receiver.url, "secret": SECRET, "each": True})
     shop.enqueue("created", **ANN)
@@ -154,8 +166,15 @@ def test_a_receiver_that_never_takes_it_makes_a_dead_letter(
         return bool(shop.rows("SELECT 1 FROM notifications WHERE status = 'dead'"))
 
     until(is_dead)
-    assert len(receiver.posts) == 16
+    assert len(receiver.posts) == notify.BACKOFF.max_attempts
     assert shop.rows("SELECT last_error FROM notifications") == [(f"the receiver answered {status}",)]
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_a_receiver_may_be_down_for_two_days(chance: float) -> None:
+    """As the README has it, whatever chance takes off, and not for much longer."""
+    waits = [notify.BACKOFF.delay(attempt, chance) for attempt in range(1, notify.BACKOFF.max_attempts)]
+    assert timedelta(days=2) <= sum(waits, timedelta()) <= timedelta(days=2.5)
 
 
 def test_a_receiver_that_is_not_there_is_told_of_in_the_words_that_brevo_is(receiver: Receiver) -> None:

@@ -19,6 +19,7 @@ from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
 from outboxd.notices import COMPLETED, FAILED, Notification, Wanted
 from outboxd.outbox import totals
 from outboxd.outbox.rows import execute
+from outboxd.topics import KNOWN
 
 MOST_NAMED = 20
 """Event ids, and reasons, that a summary names."""
@@ -196,7 +197,7 @@ class Notices:
 def _one(event: Event, outcome: Outcome, customer_key: str | None) -> dict[str, Any]:
     return {
         "event_id": event.id,
-        "event": event.event,
+        "event": event.event if event.event in KNOWN else None,  # what is no name may be anything
         "customer_key": customer_key,
         "verdict": str(outcome.verdict),
         "attempts": event.attempts,
