@@ -57,7 +57,7 @@ LONGER = 1.5
 milliseconds (SQLite's busy handler), and would find the next one.
 """
 
-GLANCE = 256
+GLANCE = "PRAGMA cache_size = -256"
 """Kilobytes of pages that are kept of what is only looked at, such as contacts, each of them once."""
 
 SPARE = 0.005
@@ -75,7 +75,7 @@ class Outbox:
         self.anchor = Anchor(path)
         self._engine = database.engine(path, journals_in_memory=True)
         self._watch = database.connect(path, read_only=True)
-        self._watch.execute(f"PRAGMA cache_size = {-GLANCE}")
+        self._watch.execute(GLANCE)
         with database.explained(path):  # the log, too: later others may lie at these places
             with turn(path), self._writer() as writer:
                 database.keep_log(path, writer)  # a copy that was put here has none yet
