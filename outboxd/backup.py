@@ -40,23 +40,23 @@ def back_up(
     Raises BackupError if something is there already, unless it is a file and `force`, or if it is part of the
     outbox; DamagedError and SchemaError of `source`.
     """
-    if (place_of := place.target(target)) is None:
+    file = place.target(target)  # a link stays, and leads to the backup
+    if file is None:
         raise BackupError(f"{target} is no regular file", hint="name another one")
-    target = place_of  # a link stays, and leads to the backup
-    if place.is_among(target, place.files(source)):
-        raise BackupError(f"{target} belongs to the outbox itself", hint="name another file")
-    if os.path.exists(target) and not force:
-        raise BackupError(f"{target} is there already", hint="name another file, or say --force")
-    if os.path.exists(f"{target}-wal"):
-        raise BackupError(f"{target} is a database in use", hint="name another file")
-    with making(target) as part:
+    if place.is_among(file, place.files(source)):
+        raise BackupError(f"{file} belongs to the outbox itself", hint="name another file")
+    if os.path.exists(file) and not force:
+        raise BackupError(f"{file} is there already", hint="name another file, or say --force")
+    if os.path.exists(f"{file}-wal"):
+        raise BackupError(f"{file} is a database in use", hint="name another file")
+    with making(file) as part:
         copy(source, part, advance)
         revision = schema(part, of=source)
         if revision not in database.REVISIONS:
             database.check_revision(source, revision)
         size = part.stat().st_size
-        part.replace(target)
-        sync(target.parent)
+        part.replace(file)
+        sync(file.parent)
     return size
 
 

@@ -502,32 +502,37 @@ def test_another_customer_at_an_address_in_an_import_waits_too(slow: Shop) -> No
     assert_over(slow)
 
 
+def restarted(shop: Shop) -> tuple[int, int]:
+    """While an import is under way, with news of another customer at an address in it: the calls before, and
+    the event.
+    """
+    backfill(shop, [person(number) for number in range(MANY)])
+    depart(shop)
+    shop.reopen(options=OPTIONS, mapping=MAPPING)
+    before = len(shop.calls)
+    return before, shop.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+
+
+def assert_import_first(shop: Shop, before: int, newer: int) -> None:
+    shop.run_until(lambda: shop.event(newer)["status"] == "delivered")
+    assert shop.calls[before].method == "GET", "the import is over first"
+    assert shop.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+
+
 def test_another_customer_who_comes_during_a_restart_waits_too(slow: Shop) -> None:
-    backfill(slow, [person(number) for number in range(MANY)])
-    depart(slow)
-    slow.reopen(options=OPTIONS, mapping=MAPPING)
-    before = len(slow.calls)
-    newer = slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
-    slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
-    assert slow.calls[before].method == "GET", "the import is over first"
-    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+    before, newer = restarted(slow)
+    assert_import_first(slow, before, newer)
 
 
 def test_whoever_is_in_an_import_is_known_before_anything_goes_though_that_takes_a_second_look(
     slow: Shop,
 ) -> None:
-    backfill(slow, [person(number) for number in range(MANY)])
-    depart(slow)
-    slow.reopen(options=OPTIONS, mapping=MAPPING)
-    before = len(slow.calls)
-    newer = slow.enqueue("updated", id=9000, email="ann3@example.com", firstName="Bea")
+    before, newer = restarted(slow)
     slow.rows("ALTER TABLE import_rows RENAME TO lost")
     with pytest.raises(DatabaseError):
         slow.relay.step()
     slow.rows("ALTER TABLE lost RENAME TO import_rows")
-    slow.run_until(lambda: slow.event(newer)["status"] == "delivered")
-    assert slow.calls[before].method == "GET", "the import is over first"
-    assert slow.contact("ann3@example.com")["attributes"]["FIRSTNAME"] == "Bea"
+    assert_import_first(slow, before, newer)
 
 
 def test_what_an_import_did_is_not_forgotten_where_a_killed_daemon_told_of_another_customer(
