@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outboxd import app
-from outboxd.brevo.client import contact_path
+from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Fault
 from outboxd.errors import DatabaseError
 from outboxd.event import digest

@@ -22,11 +22,12 @@ from outboxd import intake
 from outboxd.admit import admission
 from outboxd.backoff import Backoff
 from outboxd.brevo import answers
-from outboxd.brevo.client import carry_out, route
+from outboxd.brevo.paths import route
 from outboxd.brevo.sandbox.account import Account
 from outboxd.brevo.sandbox.limits import Limits
 from outboxd.brevo.sandbox.messages import Request
 from outboxd.brevo.sandbox.stand_in import StandIn
+from outboxd.brevo.visit import carry_out
 from outboxd.clock import to_text
 from outboxd.errand import Errand, Plan
 from outboxd.event import Outcome, Result, Verdict

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outboxd.brevo import listing
-from outboxd.brevo.client import Brevo, contact_path
+from outboxd.brevo.client import Brevo
 from outboxd.brevo.limiter import Limiter
 from outboxd.brevo.listing import LIMIT, Page, pages
+from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Fault, Sandbox
 from outboxd.clock import from_text
 from outboxd.event import Outcome, Verdict

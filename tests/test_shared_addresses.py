@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outboxd import app, clock
-from outboxd.brevo.client import contact_path
+from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Fault
 from tests.shop import KEY, MakeShop, Shop
 

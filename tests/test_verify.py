@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 import outboxd
 from outboxd import app, cli
-from outboxd.brevo.client import Brevo, contact_path
+from outboxd.brevo.client import Brevo
+from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Attribute, Fault
 from outboxd.errors import BlockedError, OutboxdError
 from outboxd.event import Outcome, Stamp, Verdict

@@ -13,7 +13,8 @@ from typing import Any
 
 from outboxd.brevo import answers, listing
 from outboxd.brevo.answers import Answer
-from outboxd.brevo.client import Brevo, update_body
+from outboxd.brevo.client import Brevo
+from outboxd.brevo.visit import update_body
 from outboxd.clock import from_text
 from outboxd.event import Found, Outcome, Upsert, Verdict
 from outboxd.keys import address_key

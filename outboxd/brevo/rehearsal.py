@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from outboxd.brevo.answers import Answer
-from outboxd.brevo.client import carry_out, route
+from outboxd.brevo.paths import route
+from outboxd.brevo.visit import carry_out
 from outboxd.event import Outcome, Remove, Upsert
 
 ANSWERS = {"GET": 200, "POST": 201, "PUT": 204, "DELETE": 204}
