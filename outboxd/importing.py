@@ -13,8 +13,9 @@ from time import monotonic
 from typing import Any, Protocol
 
 from outboxd.backoff import Backoff
-from outboxd.brevo.bulk import LARGEST, Process, Reached
+from outboxd.brevo.bulk import Process, Reached
 from outboxd.brevo.limiter import Limiter
+from outboxd.cargo import Cargo
 from outboxd.convoy import TRIES, BulkCourier, Carried, Convoy
 from outboxd.delivery import Closed, Delivery
 from outboxd.errand import Plan
@@ -94,15 +95,6 @@ class Crew(Protocol):
 
 
 @dataclass(slots=True)
-class _Cargo:
-    """Rows that wait for company."""
-
-    rows: list[ImportRow] = field(default_factory=list)
-    size: int = 0
-    since: datetime | None = None
-
-
-@dataclass(slots=True)
 class _Voyage:
     """An import under way. `rows` are kept until Brevo has them; `settle` makes results of its claims once it
     is known how it ended. `calls` were made for it, and are counted with the first of those.
@@ -142,10 +134,9 @@ class Importing:
         self._courier = courier
         self._crew = crew
         self._list_ids = plan.policy.list_ids
-        self._size = plan.import_size
         self._backoff = plan.backoff
         self._clock = clock
-        self._cargoes = {False: _Cargo(), True: _Cargo()}
+        self._cargoes = {is_opted_out: Cargo(plan.import_size) for is_opted_out in (False, True)}
         self._looks = Limiter([(LOOKS, 3600.0)])
         self._voyages: dict[int, _Voyage] = {}
         self._adopt_at: datetime | None = None
@@ -168,42 +159,35 @@ class Importing:
         """Let these wait for company; whoever is opted out travels apart, and under that flag."""
         now = self._clock()
         for row in rows:
-            cargo = self._cargoes[row.is_opted_out]
-            if len(cargo.rows) == self._size or cargo.size + len(row.body) + 1 > LARGEST - 1024:
-                self._depart(cargo, now)
-            cargo.rows.append(row)
-            cargo.size += len(row.body) + 1
-            cargo.since = cargo.since or now
+            self._cargoes[row.is_opted_out].add(row, now)
 
     def shift(self, by: timedelta) -> None:
         """The clock was set by so much: what waits, waits as long as it would have."""
         for cargo in self._cargoes.values():
-            cargo.since = cargo.since and cargo.since + by
+            cargo.shift(by)
         for voyage in self._voyages.values():
             voyage.look_at += by
         self._adopt_at = self._adopt_at and self._adopt_at + by
 
     def step(self, now: datetime, *, is_last: bool) -> float:
         """Do what is to be done now; seconds until there is more. `is_last`: nobody else will come."""
+        linger = timedelta(0) if is_last else LONG_LINGER if self._voyages else LINGER
         for cargo in self._cargoes.values():
-            if cargo.since is None:
-                continue
-            linger = LONG_LINGER if self._voyages else LINGER
-            if is_last or len(cargo.rows) >= self._size or now >= cargo.since + linger:
-                self._depart(cargo, now)
+            while rows := cargo.ready(now, linger):
+                self._depart(rows, now)
+                cargo.left(len(rows), now)
         waits = [self._advance(voyage, now) for voyage in list(self._voyages.values())]
         waits += [LINGER.total_seconds()] if self._waiting else []
         return min(waits, default=float("inf"))
 
     # Leaving.
 
-    def _depart(self, cargo: _Cargo, now: datetime) -> None:
-        if len(cargo.rows) <= FEW:
-            claims = [claim for claim in self._ledger.reclaimed(cargo.rows) if self._holds(claim)]
+    def _depart(self, rows: Sequence[ImportRow], now: datetime) -> None:
+        if len(rows) <= FEW:
+            claims = [claim for claim in self._ledger.reclaimed(rows) if self._holds(claim)]
             self._crew.submit(partial(self._convoy.alone, claims), self._crew.finish)
         else:
-            self._open(cargo.rows, now)
-        cargo.rows, cargo.size, cargo.since = [], 0, None
+            self._open(rows, now)
 
     def _open(self, rows: Sequence[ImportRow], now: datetime, *, calls: int = 0) -> None:
         made, held = self._ledger.open(rows, now)

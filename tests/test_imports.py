@@ -18,7 +18,7 @@ HEIGHTS = (
     {"anchor", "part"},
     {"pool"},
     {"sources", "labels", "report", "person", "outbox", "brevo", "backup"},
-    {"intake", "values", "shapes", "trace", "metrics", "prune", "restore", "salvage"},
+    {"intake", "values", "shapes", "trace", "metrics", "prune", "restore", "salvage", "cargo"},
     {"lane", "fold", "mapping", "window", "exports"},
     {"config", "crew", "errand", "heartbeat"},
     {"admit", "announce", "retry", "delivery", "pace", "backfill", "webhook", "threshold"},
