@@ -30,7 +30,7 @@ from tests.conftest import until
 from tests.processes import Daemon, write_config
 from tests.shop import KEY, Shop
 from tests.test_cli import exit_code, run
-from tests.test_erase import ANN, BODY, assert_gone
+from tests.test_erase import ANN, BODY, PHONE, assert_gone
 from tests.test_metrics import bring_to
 from tests.test_schema import assert_depth_is_right
 from tests.users import needs_mounts, needs_users
@@ -200,6 +200,23 @@ def test_who_was_erased_since_stays_erased(shop: Shop, saved: Path) -> None:
     late = shop.sent("updated", id=7, **BODY)
     assert late["attempts_made"][0]["verdict"] == "superseded"
     assert_gone(shop)
+
+
+def test_of_who_was_erased_and_registered_again_since_the_new_life_alone_is_known(
+    shop: Shop, saved: Path
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    back_up(shop.path, saved)
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        eraser.erase(ANN)
+    shop.later(seconds=1)
+    shop.sent("created", id=7, email=ANN, firstName="Anna")
+    assert back(shop, saved).then.erased == 1
+    shop.later(seconds=1)
+    shop.sent("updated", id=7, lastName="Baker")
+    assert shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna", "LASTNAME": "Baker"}
+    assert_gone(shop, "Annabel", PHONE)
 
 
 @pytest.mark.parametrize("hold", [True, False])

@@ -55,12 +55,16 @@ LET_GO = (
     "DELETE FROM main.state WHERE key IN ('heartbeat', 'lane', 'window', 'flush')",
 )
 
+# Of whoever has left and come back since it is not known whether the shop only deleted them.
 ERASED_SINCE = """
 SELECT customer_key FROM present.contacts WHERE is_redacted = 1
 EXCEPT SELECT customer_key FROM main.contacts WHERE is_redacted = 1
+UNION SELECT customer_key FROM present.contacts AS new LEFT JOIN main.contacts AS old USING (customer_key)
+WHERE new.deleted_at IS NOT old.deleted_at AND new.deleted_at IS NOT NULL AND new.born_at IS NOT NULL
 """
 
-# Who was erased since stays erased: their events go, their tombstone and the hashes of their addresses come.
+# Who was erased since stays erased: their events go; what is known of them now comes, a tombstone or a new
+# life, and the hashes of their addresses.
 THEIRS = f"""
 customer_key IN (
     WITH erased AS MATERIALIZED ({ERASED_SINCE})
@@ -69,6 +73,12 @@ customer_key IN (
 )
 """
 
+# Of every schema. What they said in the new life is told again with their next news.
+KEPT = (
+    "customer_key, source, customer_id, email, email_at, synced_email, fields, labels, accepts_marketing, "
+    "consent_at, deleted_at, born_at, is_redacted, synced_at"
+)
+
 ERASE = (
     "DELETE FROM main.attempts WHERE event_id IN (SELECT id FROM main.outbox WHERE {theirs})",
     "UPDATE main.outbox SET status = 'dead', finished_at = :now, is_head = 0, claimed_at = NULL "
@@ -76,9 +86,8 @@ ERASE = (
     "DELETE FROM main.outbox WHERE {theirs}",
     "DELETE FROM main.addresses WHERE {theirs}",
     "INSERT INTO main.addresses SELECT * FROM known WHERE {theirs}",
-    "INSERT OR REPLACE INTO main.contacts (customer_key, source, customer_id, deleted_at, born_at, "
-    "accepts_marketing, consent_at, is_redacted) SELECT customer_key, source, customer_id, deleted_at, "
-    "born_at, accepts_marketing, consent_at, 1 FROM present.contacts WHERE {theirs}",
+    f"INSERT OR REPLACE INTO main.contacts ({KEPT}, is_overtaken) SELECT {KEPT}, 1 FROM present.contacts "
+    "WHERE {theirs}",
 )
 
 # No id is given out twice. The depth, which ids tell, is counted anew.
@@ -95,8 +104,8 @@ class Then:
     """What a backup has, and the present outbox has not.
 
     `pending` events in the backup, of which `delivered` have been delivered since; `lost` events that were
-    written since, of which `undelivered` are pending; `erased` customers, who were erased since. All but the
-    first are None if there is no present outbox that can be read.
+    written since, of which `undelivered` are pending; `erased` customers, who were erased since, or left and
+    came back. All but the first are None if there is no present outbox that can be read.
     """
 
     pending: int
