@@ -137,6 +137,10 @@ class Delivery:
     def _deliver(self, errand: Errand, change: Upsert | Remove) -> None:
         errand.tell(self._courier.deliver(change))
 
+    def remove(self, address: str) -> Outcome:
+        """Take out whatever contact Brevo has there. Whether it is anybody's must be asked before."""
+        return self._courier.deliver(Remove(address, is_soft=False))
+
     @property
     def fault(self) -> Fault | None:
         """What kept the host lately from telling a delivery what it must know."""

@@ -19,7 +19,7 @@ from outboxd.admit import admit_fresh
 from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.errors import EX_TEMPORARY, EventError, OutboxdError
-from outboxd.event import Claim, Kind, Reading, Remove, Verdict
+from outboxd.event import Claim, Kind, Outcome, Reading, Remove, Verdict
 from outboxd.outbox import Outbox
 from outboxd.outbox.pruning import Pruning
 from outboxd.payload import parse
@@ -41,6 +41,9 @@ LEAST = 4
 
 KINDS = {"firstName": "name", "lastName": "name", "phone": "phone"}
 """What of a payload names its customer, besides the address."""
+
+REMOVED = "removed"
+"""What became of a contact of which Brevo says no more than that it is gone."""
 
 UNMISTAKABLE = frozenset({"address", "phone"})
 """What only one person has. A name others may have, too."""
@@ -128,8 +131,8 @@ class Eraser:
         # what was never anybody's, and names the person, is the person's
         events |= {each.event_id: each.status for each in found if each.is_nobodys}
         mentions = sorted({each.event_id for each in found} - events.keys())
-        if not persons and not events:
-            _expect_address(whom)
+        if not persons and not events and _address(whom) is None:
+            raise UnknownPersonError("nobody here has this address, and it is not a valid one")
         return Known(persons, events, mentions, texts)
 
     def erase(self, whom: str) -> Erasure:
@@ -138,6 +141,9 @@ class Eraser:
         known = self.known(whom)
         unknown = Person("", self._outbox.default_source, None)
         told = dict(self._redact(each, whom) for each in known.persons or [unknown])
+        address = _address(whom)
+        if address is not None and self._remove(address):
+            told = dict.fromkeys(told, REMOVED)
         with database.reading(self._outbox.path) as connection:
             late = [person.events(connection, each, besides=REDACTED) for each in known.persons]
         erased = sorted(known.events.keys() | {event_id for events in late for event_id in events})
@@ -183,7 +189,18 @@ class Eraser:
             raise OutboxdError(f"customer {key} is not erased: {error}", hint=f"see: outboxd show {event_id}")
         if not is_redacted:
             raise OutboxdError(f"the shop has newer news of customer {key}", hint="run the same again")
-        return key, str(detail or "removed")
+        return key, str(detail or REMOVED)
+
+    def _remove(self, address: str) -> bool:
+        """Take out whatever contact Brevo has at the address from elsewhere, of which no redaction knows."""
+        if self._outbox.others("", address).are_alive:
+            return False
+        outcome = self._delivery.remove(address)
+        _expect_told(outcome, hint="run the same again")
+        if outcome.verdict is Verdict.REFUSED:
+            raise OutboxdError(f"the contact in Brevo is not erased: {outcome.detail}")
+        self._tell_again(address, "")
+        return outcome.detail is None
 
     def _carry(self, claim: Claim) -> None:
         result = self._delivery.carry(claim)
@@ -195,11 +212,9 @@ class Eraser:
         self._outbox.record([result], self._clock())
         self._delivery.end(result)
         for outcome in result.outcomes.values():
-            if outcome.verdict in (Verdict.RETRY, Verdict.BLOCKED):
-                raise PutOffError(
-                    f"Brevo could not be told: {outcome.detail}",
-                    hint="the redaction is written, the daemon tries again; then run the same again",
-                )
+            _expect_told(
+                outcome, hint="the redaction is written, the daemon tries again; then run the same again"
+            )
 
     def _tell_again(self, address: str, customer_key: str) -> None:
         """The contact at the address was removed. By then it may have been that of another customer, of whom
@@ -258,12 +273,14 @@ class Eraser:
         )
 
 
-def _expect_address(whom: str) -> None:
-    """Nobody here is meant: then Brevo may know them. Not by what is misspelt."""
-    try:
-        mapping.address(Reading(Kind.UPDATED, None, whom))
-    except EventError:
-        raise UnknownPersonError("nobody here has this address, and it is not a valid one") from None
+def _address(whom: str) -> str | None:
+    """The address as Brevo is told it; None for what is no valid one."""
+    return mapping.address(Reading(Kind.REDACTED, None, whom))
+
+
+def _expect_told(outcome: Outcome, *, hint: str) -> None:
+    if outcome.verdict in (Verdict.RETRY, Verdict.BLOCKED):
+        raise PutOffError(f"Brevo could not be told: {outcome.detail}", hint=hint)
 
 
 def _mentions(

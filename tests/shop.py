@@ -9,6 +9,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+import requests
+
 import outboxd
 from outboxd import app, clock, config, database, report
 from outboxd.brevo.bulk import Bulk, row
@@ -219,6 +221,14 @@ def shops(directory: Path) -> Iterator[MakeShop]:
             return made
 
         yield make
+
+
+def elsewhere(shop: Shop, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
+    """Another program of the shop's, or a person, does something in Brevo."""
+    answer = requests.request(
+        method, f"{shop.sandbox.url}{path}", json=body, headers={"api-key": KEY}, timeout=5
+    )
+    assert answer.ok, answer.text
 
 
 def soon(seconds: float) -> str:

@@ -6,10 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import requests
 
 import outboxd
-from tests.shop import KEY, MakeShop, Shop
+from tests.shop import MakeShop, Shop, elsewhere
 from tests.stories import META_KEY, PLATFORMS, START, Body, Person, Told, address
 
 BORN = Person(1, START, address(1, 0), "020 7946 0001")
@@ -54,13 +53,6 @@ def is_out(shop: Shop, email: str) -> bool:
     found = shop.contact(email)["emailBlacklisted"]
     assert isinstance(found, bool)
     return found
-
-
-def elsewhere(shop: Shop, method: str, path: str, body: Body | None = None) -> None:
-    answer = requests.request(
-        method, f"{shop.sandbox.url}{path}", json=body, headers={"api-key": KEY}, timeout=5
-    )
-    assert answer.ok, answer.text
 
 
 @pytest.mark.parametrize("consent", [SUBSCRIBED, UNKNOWN], ids=["repeated", "absent"])

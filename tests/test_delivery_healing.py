@@ -3,23 +3,14 @@
 from typing import Any
 
 import pytest
-import requests
 
 from outboxd.brevo.sandbox import Fault
-from tests.shop import KEY, MakeShop, Shop
+from tests.shop import MakeShop, Shop, elsewhere
 
 ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann", "lastName": "Archer"}
 PHONE = "+33612345678"
 
 ADDRESS_TAKEN = "Unable to create contact, email is already associated with another Contact"
-
-
-def elsewhere(shop: Shop, method: str, path: str, body: dict[str, Any] | None = None) -> None:
-    """Another program of the shop's, or a person, does something in Brevo."""
-    answer = requests.request(
-        method, f"{shop.sandbox.url}{path}", json=body, headers={"api-key": KEY}, timeout=5
-    )
-    assert answer.ok, answer.text
 
 
 def test_a_contact_that_was_removed_inside_brevo_is_made_anew_and_joins_its_list(make_shop: MakeShop) -> None:

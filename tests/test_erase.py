@@ -21,7 +21,7 @@ from outboxd.errors import OutboxdError
 from outboxd.locks import drainer
 from outboxd.person import UnknownPersonError
 from outboxd.search import count, occurrences
-from tests.shop import KEY, MakeShop, Shop
+from tests.shop import KEY, MakeShop, Shop, elsewhere
 from tests.test_cli import exit_code, run
 from tests.test_redaction import everything_stored
 from tests.test_schema import assert_depth_is_right
@@ -88,7 +88,8 @@ def test_what_is_pending_and_what_is_dead_goes_too(shop: Shop, eraser: Eraser) -
     shop.enqueue("updated", id=7, lastName="Dyer")
     calls = len(shop.calls)
     assert eraser.erase(ANN).is_complete
-    assert [call.method for call in shop.calls[calls:]] == ["DELETE"]
+    of_redaction, of_others = [call.method for call in shop.calls[calls:]]
+    assert (of_redaction, of_others) == ("DELETE", "DELETE")
     status = shop.status()
     assert (status["pending"], status["dead"]) == (0, 0)
     with closing(sqlite3.connect(shop.path)) as connection:
@@ -163,6 +164,26 @@ def test_an_address_that_nobody_here_knows_is_removed_from_brevo(shop: Shop, era
 def test_of_somebody_brevo_does_not_have_nothing_is_said_to_be_removed(shop: Shop, eraser: Eraser) -> None:
     erasure = eraser.erase(ANN)
     assert (erasure.is_complete, *erasure.told.values()) == (True, "Brevo does not have the contact")
+
+
+def test_who_came_to_brevo_from_elsewhere_after_an_erasure_is_erased_there_again(
+    shop: Shop, eraser: Eraser
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    assert eraser.erase(ANN).is_complete
+    elsewhere(shop, "POST", "/contacts", {"email": ANN})
+    shop.later(seconds=1)
+    assert eraser.erase(ANN).told == {"custom:7": "removed"}
+    assert shop.sandbox.contacts == []
+
+
+def test_who_has_moved_away_leaves_the_former_address_too(shop: Shop, eraser: Eraser) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("updated", id=7, email="ann.baker@example.com")
+    elsewhere(shop, "POST", "/contacts", {"email": ANN})
+    shop.later(seconds=1)
+    assert eraser.erase(ANN).told == {"custom:7": "removed"}
+    assert shop.sandbox.contacts == []
 
 
 def test_traces_of_what_was_deleted_earlier_are_found_and_removed(shop: Shop, eraser: Eraser) -> None:
