@@ -8,15 +8,14 @@ import os
 import sqlite3
 import sys
 from contextlib import closing
+from pathlib import Path
 
 
 def enqueue(event: str, customer: dict[str, object], idempotency_key: str | None = None) -> None:
-    path = os.environ.get("OUTBOXD_DATABASE", "/var/lib/outboxd/outbox.db")
-    uri = f"file:{path}?mode=rw"  # never makes the file
-    with (
-        closing(sqlite3.connect(uri, uri=True, timeout=10)) as outbox,
-        outbox,
-    ):  # seconds to wait for a writer
+    path = Path(os.environ.get("OUTBOXD_DATABASE", "/var/lib/outboxd/outbox.db"))
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # never makes the file
+    patience = 10  # seconds that it waits for other writers
+    with closing(sqlite3.connect(uri, uri=True, timeout=patience)) as outbox, outbox:
         outbox.execute(
             "INSERT INTO outbox (event, payload, idempotency_key) VALUES (?, ?, ?)",
             (event, json.dumps(customer), idempotency_key),
