@@ -27,6 +27,7 @@ from outboxd import backfill, cli, clock, database, exports, mapping, sources
 from outboxd.errors import AdriftError, EventError, OutboxdError
 from outboxd.event import Kind, Reading
 from outboxd.exports import Refusal, Row
+from outboxd.outbox import CHUNK
 from tests.conftest import until
 from tests.shop import KEY, Shop, soon
 
@@ -365,7 +366,7 @@ def test_a_run_that_was_broken_off_goes_on_without_doubling(
     stdout, stderr = run.process.communicate(timeout=10)
     written = shop.status()["pending"]
     assert 1_000 < written < 20_000
-    assert written % 50 == 0
+    assert written % CHUNK == 0
     if how is signal.SIGINT:
         assert run.process.returncode == 130
         assert stdout.split()[-3] == f"{written:,}"
@@ -402,7 +403,7 @@ class Keeper:
         return ()
 
 
-def test_entries_come_in_chunks_of_at_most_fifty_and_progress_is_told() -> None:
+def test_entries_come_in_chunks_and_progress_is_told() -> None:
     content = numbered(1_050).encode()
     keeper = Keeper()
     steps: list[tuple[int, int]] = []
@@ -415,7 +416,7 @@ def test_entries_come_in_chunks_of_at_most_fifty_and_progress_is_told() -> None:
             refuse=lambda refusal: None,
             step=lambda rows, size: steps.append((rows, size)),
         )
-    assert keeper.chunks == [50] * 21
+    assert keeper.chunks == [CHUNK] * 35
     assert [sum(step) for step in zip(*steps, strict=True)] == [1_050, len(content)]
 
 

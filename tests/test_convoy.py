@@ -17,6 +17,7 @@ from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Fault
 from outboxd.errors import DatabaseError
 from outboxd.event import digest
+from outboxd.outbox import CHUNK
 from outboxd.values import CLEARED
 from tests.shop import KEY, MakeShop, Shop
 from tests.stories import META_KEY, PLATFORMS, story
@@ -310,12 +311,15 @@ def test_whom_a_convoy_has_claimed_goes_though_no_more_can_be_claimed(shop: Shop
     shop.know(120)
     ids = shop.fill("updated", map(news, range(120)), is_backfill=True)
     shop.rows(
-        f"CREATE TRIGGER broken BEFORE UPDATE OF claimed_at ON outbox WHEN new.id = {ids[60]}"
+        f"CREATE TRIGGER broken BEFORE UPDATE OF claimed_at ON outbox WHEN new.id = {ids[CHUNK + 10]}"
         " BEGIN SELECT RAISE(ABORT, 'broken'); END"
     )
     with pytest.raises(DatabaseError, match="broken"):
         shop.run_until(lambda: False)
     shop.rows("DROP TRIGGER broken")
     shop.settle()
-    assert {len((call.body or {})["contacts"]) for call in shop.calls_of("POST", BATCH)} == {50, 70}
+    assert {len((call.body or {})["contacts"]) for call in shop.calls_of("POST", BATCH)} == {
+        CHUNK,
+        120 - CHUNK,
+    }
     assert attempts(shop, ids) == [1] * 120

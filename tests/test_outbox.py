@@ -135,8 +135,8 @@ def test_a_claim_holds_all_pending_events_of_each_of_its_customers(outbox: Outbo
 
 def test_a_claim_never_holds_more_of_a_customer_than_one_call_is_to_tell(outbox: Outbox) -> None:
     write(outbox, FOLDED + 50)
-    for _ in range(5):
-        outbox.admit([Admission(event, "5") for event in outbox.fresh()], NOON)
+    while fresh := outbox.fresh():
+        outbox.admit([Admission(event, "5") for event in fresh], NOON)
     (first,) = claim(outbox)
     assert len(first.events) == FOLDED
     end(outbox, first, DELIVERED)

@@ -33,8 +33,8 @@ from outboxd.outbox.rows import at_once, event_of, execute, many
 
 __all__ = ["CHUNK", "FOLDED", "Admission", "Outbox"]
 
-CHUNK = 50
-"""Rows in one transaction: other writers wait for it to end."""
+CHUNK = 30
+"""Rows in one transaction: other writers wait for it to end, and are to wait five milliseconds at most."""
 
 IMPORTED = 200
 """And rows of an import: what it leaves goes in batches, which are to be full."""
