@@ -127,4 +127,4 @@ class CustomerSync:
 
 def _section(given: object) -> object:
     """Any mapping as a section of settings; what is none is told with the other faults."""
-    return dict(given) if isinstance(given, Mapping) else given
+    return {str(name): value for name, value in given.items()} if isinstance(given, Mapping) else given

@@ -94,6 +94,13 @@ def is_certain_phone(written: str) -> bool:
         return False
 
 
+def is_country(region: str) -> bool:
+    """Whether these two capitals are a country's, whose numbers are known."""
+    import phonenumbers
+
+    return region in phonenumbers.SUPPORTED_REGIONS
+
+
 @lru_cache(maxsize=1024)
 def _e164(written: str, region: str | None) -> Any:
     import phonenumbers

@@ -136,10 +136,19 @@ def test_every_other_setting_is_taken() -> None:
     assert (told.retry.max_attempts, told.retry.first, told.retry.jitter) == (7, timedelta(seconds=1), 0.5)
 
 
-def test_a_relative_database_stands_beside_its_file(tmp_path: Path) -> None:
+def test_relative_paths_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("database: data/outbox.db\n")
-    assert config.read(path).database == tmp_path / "data" / "outbox.db"
+    path.write_text("""
+database: data/outbox.db
+brevo: {api_key_file: brevo.key}
+notifications: {secret_file: ../webhook.secret}
+metrics: {textfile: /var/lib/node_exporter/outboxd.prom}
+""")
+    told = config.read(path)
+    assert told.database == tmp_path / "data" / "outbox.db"
+    assert told.brevo.api_key_file == tmp_path / "brevo.key"
+    assert told.notifications.secret_file == tmp_path / ".." / "webhook.secret"
+    assert told.metrics.textfile == Path("/var/lib/node_exporter/outboxd.prom")
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -252,6 +261,7 @@ def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
         ("brevo: {base_url: 'https://[::1'}", "must begin with https://"),
         ("brevo: {base_url: 'https://'}", "must begin with https://"),
         ("brevo: {api_key_file: ~nobody-of-this-name/key}", "must be a path"),
+        ("skills: {customer-sync: {options: {default_country: UK}}}", "or GB for the UK"),
         ('database: "a\\0b"', "must be a path"),
         (
             "notifications: {webhook_url: http://example.com}",

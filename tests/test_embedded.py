@@ -127,6 +127,20 @@ def test_what_is_no_section_is_told_as_every_other_fault(tmp_path: Path, section
         CustomerSync(database=tmp_path / "outbox.db", brevo_api_key="key", **wrong)
 
 
+@pytest.mark.parametrize("section", ["options", "brevo", "retry", "batch", "hybrid"])
+def test_names_that_are_no_text_are_told_as_unknown(tmp_path: Path, section: str) -> None:
+    wrong: dict[str, Any] = {section: {5: True, None: True}}
+    with pytest.raises(ConfigError) as caught:
+        CustomerSync(database=tmp_path / "outbox.db", brevo_api_key="key", **wrong)
+    assert [fault.partition("; ")[0] for fault in caught.value.faults] == [
+        f"CustomerSync: {place(section)}.{name}: no such setting" for name in ("5", "None")
+    ]
+
+
+def place(section: str) -> str:
+    return f"skills.customer-sync.{section}" if section == "options" else section
+
+
 def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         CustomerSync(

@@ -61,7 +61,7 @@ def find(given: Path | None) -> Path:
 
 
 def read(path: Path) -> Config:
-    """The configuration in the file at `path`; a relative database stands beside the file."""
+    """The configuration in the file at `path`; relative paths in it are beside the file."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -71,14 +71,26 @@ def read(path: Path) -> Config:
         raise ConfigError([f"{path}: {error.strerror or 'cannot be read'}"], hint=hint) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 text"]) from error
-    config = parse(load(text, str(path)))
-    return config._replace(database=(path.parent / config.database).absolute())
+    return _placed(parse(load(text, str(path))), path.parent)
 
 
 def from_mapping(settings: Mapping[str, Any], name: str) -> Config:
     """The configuration that a program hands over; `name` is what faults are told under."""
-    config = parse(Document(name, settings, {}))
-    return config._replace(database=config.database.absolute())
+    return _placed(parse(Document(name, settings, {})), Path())
+
+
+def _placed(config: Config, directory: Path) -> Config:
+    """With every path from the root: whoever reads the configuration may go elsewhere."""
+
+    def placed(path: Path | None) -> Path | None:
+        return None if path is None else (directory / path).absolute()
+
+    return config._replace(
+        database=(directory / config.database).absolute(),
+        brevo=config.brevo._replace(api_key_file=placed(config.brevo.api_key_file)),
+        notifications=config.notifications._replace(secret_file=placed(config.notifications.secret_file)),
+        metrics=config.metrics._replace(textfile=placed(config.metrics.textfile)),
+    )
 
 
 def api_key(settings: BrevoSettings, environ: Mapping[str, str]) -> str:

@@ -85,9 +85,13 @@ def optional(parse: Parser) -> Parser:
 
 
 def country(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z]{2}", value):
-        return value.upper()
-    raise FaultError("must be a country's two letters, such as DE")
+    from outboxd import values
+
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z]{2}", value):
+        raise FaultError("must be a country's two letters, such as DE")
+    if not values.is_country(value.upper()):
+        raise FaultError("is no country in ISO 3166: write DE, say, or GB for the UK")
+    return value.upper()
 
 
 def words_of(value: Any) -> frozenset[str]:
