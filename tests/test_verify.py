@@ -17,7 +17,7 @@ from outboxd import app, cli
 from outboxd.brevo.client import Brevo
 from outboxd.brevo.paths import contact_path
 from outboxd.brevo.sandbox import Attribute, Fault
-from outboxd.errors import BlockedError, OutboxdError
+from outboxd.errors import EX_NO_INPUT, BlockedError, OutboxdError
 from outboxd.event import Outcome, Stamp, Verdict
 from outboxd.outbox import doubts
 from outboxd.verify import believed, patiently
@@ -693,3 +693,11 @@ def test_no_statement_reads_more_than_it_needs(db: Path, sql: str, wanted: set[s
     assert [
         step for step in steps if step.startswith("SCAN") and "VIRTUAL" not in step and not index_of(step)
     ] == []
+
+
+def test_without_an_outbox_brevo_is_not_asked(audit: Audit) -> None:
+    auditor = audit()
+    auditor.shop.close()
+    auditor.shop.path.unlink()
+    assert exit_code(auditor.run()) == EX_NO_INPUT
+    assert auditor.shop.calls == []

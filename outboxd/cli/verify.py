@@ -59,9 +59,9 @@ def verify(config_path: Path, as_json: bool, repair: bool) -> int:
     account = _account(settings)
     plan = app.plan(settings)
     ask = partial(patiently, sleep=time.sleep, tell=partial(click.echo, err=True))
-    wishes = _wishes(settings, account, ask)
     tally = Tally()
     with closing(app.outbox(settings)) as outbox, database.reading(settings.database) as connection:
+        wishes = _wishes(settings, account, ask)
         mender = Repair(outbox, connection, plan.reading)
         verification = Verification(connection, wishes, clock=clock.wall)
         with _progress() as advance:
@@ -124,7 +124,7 @@ def _show(verification: Verification, tally: Tally, list_id: int | None, *, repa
             _counted(tally, "in_part", "to be repaired in part: some of their payloads are not kept"),
             _counted(tally, "overtaken", "had news meanwhile: left to it"),
             _counted(tally, "behind", "wait until another's opt-out of their contact is told: verify again"),
-            _counted(tally, "beyond", "cannot be repaired from here: backfill them"),
+            _counted(tally, "beyond", "cannot be repaired from here: backfill them, or erase who is gone"),
         ]
     print_table(
         ("difference", "customers", "for example"),
