@@ -5,7 +5,7 @@ they are read from their canonical names whatever the rules say.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,7 @@ from outboxd.errors import EventError
 from outboxd.event import PHONES, Attribute, Event, Kind, Labels, Reading, Stamp, Statement
 from outboxd.rules import CANONICAL, canonical, is_path, path
 from outboxd.sources import words
-from outboxd.values import Misfit, fit, phone, plain
+from outboxd.values import Misfit, fit, fits_in_part, phone, plain
 
 SKEW = timedelta(days=1)
 """How far a shop's clock may run ahead before its times are not believed."""
@@ -78,9 +78,12 @@ def statement(
             left_out.append(f"{attribute} left out: {name} {value.reason}")
         else:
             attributes[attribute] = value
+            left_out += _in_part(name, found, attribute, catalogue)
     labels = _labels(fields, rules["tags"], catalogue) if "tags" in rules else None
     if isinstance(labels, Misfit):
         left_out.append(f"{rules['tags']} left out: tags {labels.reason}")
+    elif labels is not None:
+        left_out += _in_part("tags", fields.get("tags", fields.get("tagsAdded")), rules["tags"], catalogue)
     consent = fields.get("acceptsMarketing")
     return Statement(
         stamp=Stamp(version(event, reading), event.id),
@@ -140,6 +143,13 @@ def _labels(
         sets.append(frozenset(words.tags(value) or ()))
     whole, added, removed = sets
     return Labels(attribute, is_whole, whole | added, removed, is_list)
+
+
+def _in_part(
+    name: str, value: Any, attribute: str, catalogue: Mapping[str, Attribute] | None
+) -> Iterator[str]:
+    if catalogue is not None and attribute in catalogue and fits_in_part(value, catalogue[attribute]):
+        yield f"{attribute} left out in part: {name} names some that are none of the attribute's options"
 
 
 def _fitted(value: Any, attribute: str, catalogue: Mapping[str, Attribute] | None, region: str | None) -> Any:

@@ -140,4 +140,10 @@ def _choices(value: Any, options: Mapping[str, Any]) -> Any:
     return known if known or not chosen else Misfit("names none of the attribute's options")
 
 
+def fits_in_part(value: Any, attribute: Attribute) -> bool:
+    """Whether `value`, some of which fits, names labels that are no options of the multiple choice."""
+    is_choice = attribute.type == "multiple-choice"
+    return is_choice and any(label.casefold() not in attribute.options for label in words.tags(value) or ())
+
+
 _FITTERS: Mapping[str, Callable[[Any], Any]] = {"float": _number, "boolean": _boolean, "date": _date}

@@ -57,7 +57,6 @@ FITTING = [
     ("TIER", 2, "Silver"),
     ("LIKES", ["Tea", "Milk"], ["Tea", "Milk"]),
     ("LIKES", "coffee, TEA", ["Coffee", "Tea"]),
-    ("LIKES", ["Tea", "Absinthe"], ["Tea"]),
 ]
 
 
@@ -72,6 +71,18 @@ def test_a_value_takes_the_type_of_its_attribute(
     assert type(stored[attribute]) is type(expected)
     assert (event["status"], event["last_error"]) == ("delivered", None)
     assert shop.status()["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["thing", "tags"])
+def test_of_several_options_those_that_are_none_are_left_out_with_a_warning(
+    make_shop: MakeShop, name: str
+) -> None:
+    shop = make_shop({"attributes": ACCOUNT}, mapping={**NAME, name: "LIKES"})
+    event = shop.sent("created", **ANN, firstName="Ann", **{name: ["Tea", "Confidential"]})
+    assert shop.contact("ann@example.com")["attributes"]["LIKES"] == ["Tea"]
+    assert event["status"] == "delivered"
+    told = f"LIKES left out in part: {name} names some that are none of the attribute's options"
+    assert [each["warning"] for each in shop.status()["warnings"]] == [event["last_error"]] == [told]
 
 
 MISFITS = [
