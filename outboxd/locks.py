@@ -111,10 +111,14 @@ def _comes(file: FileIO, path: str) -> bool:
     except OSError:  # a file system without locks
         file.close()
         return False
+    import signal  # seldom needed
+
     came, answering = _thread.allocate_lock(), _thread.allocate_lock()
     came.acquire()
 
     def wait() -> None:
+        # It may outlast the moment at which a daemon blocks its signals, to end in good order by them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         fcntl.flock(file, fcntl.LOCK_EX)
         if answering.acquire(blocking=False):
             came.release()

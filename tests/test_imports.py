@@ -45,7 +45,7 @@ LIBRARIES = {
     "urllib3": {"brevo"},
     "click": {"cli"},
     "rich": {"cli"},
-    "signal": {"daemon", "cli"},
+    "signal": {"daemon", "cli", "locks"},
     "apscheduler": {"daemon", "schedule"},
     "yaml": {"config"},
     "phonenumbers": {"values"},

@@ -18,6 +18,7 @@ from outboxd.errors import DatabaseError, NoOutboxError
 from outboxd.locks import drainer, turn
 from outboxd.outbox import Outbox
 from tests.conftest import until
+from tests.processes import Daemon, write_config
 from tests.users import DAEMON, SHOP, needs_mounts, needs_users, shared_directory
 
 HOLD = """
@@ -31,6 +32,14 @@ with turn(sys.argv[1]):
 INTAKE = """
 from outboxd import locks
 from outboxd.intake import main
+locks.PATIENCE = 0.2
+main()
+"""
+
+
+DAEMON_OF_LITTLE_PATIENCE = """
+from outboxd import locks
+from outboxd.__main__ import main
 locks.PATIENCE = 0.2
 main()
 """
@@ -61,6 +70,17 @@ def test_who_has_stopped_keeps_nobody_from_writing(db: Path, holder: subprocess.
     command = [sys.executable, "-c", INTAKE, "--db", str(db), *event]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("1\n", "")
+    assert holder.poll() is None
+
+
+def test_a_daemon_that_started_while_somebody_had_stopped_ends_in_good_order(
+    db: Path, holder: subprocess.Popen[str]
+) -> None:
+    config = write_config(db.with_name("config.yaml"), "http://127.0.0.1:9/v3")
+    with Daemon(config, program=("-c", DAEMON_OF_LITTLE_PATIENCE)) as daemon:
+        daemon.ready().send(signal.SIGTERM)
+        assert daemon.ended() == 0
+        assert daemon.words.rstrip().endswith("stopped")
     assert holder.poll() is None
 
 
