@@ -20,6 +20,7 @@ from outboxd.delivery import Delivery
 from outboxd.errand import Plan
 from outboxd.errors import EX_TEMPORARY, EventError, OutboxdError
 from outboxd.event import Claim, Kind, Outcome, Reading, Remove, Verdict
+from outboxd.fold.removal import STAYS
 from outboxd.outbox import Outbox
 from outboxd.outbox.pruning import Pruning
 from outboxd.payload import parse
@@ -170,9 +171,9 @@ class Eraser:
         while True:
             with database.reading(self._outbox.path) as connection:
                 status, key, error = connection.execute(person.STATUS, {"id": event_id}).fetchone()
-                is_redacted, detail = connection.execute(
+                is_redacted, call, detail = connection.execute(
                     person.REDACTION, {"key": key, "id": event_id}
-                ).fetchone() or (0, None)
+                ).fetchone() or (0, None, None)
             if status != "pending":
                 break
             claim = self._outbox.erasing.claim(key, self._clock(), lease=self._lease)
@@ -189,7 +190,8 @@ class Eraser:
             raise OutboxdError(f"customer {key} is not erased: {error}", hint=f"see: outboxd show {event_id}")
         if not is_redacted:
             raise OutboxdError(f"the shop has newer news of customer {key}", hint="run the same again")
-        return key, str(detail or REMOVED)
+        stays = call is not None and not call.startswith("DELETE")
+        return key, STAYS if stays else str(detail or REMOVED)
 
     def _remove(self, address: str) -> bool:
         """Take out whatever contact Brevo has at the address from elsewhere, of which no redaction knows."""

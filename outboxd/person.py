@@ -40,9 +40,10 @@ PAYLOAD = "SELECT event, payload, source FROM outbox WHERE id = :id"
 
 STATUS = "SELECT status, customer_key, last_error FROM outbox WHERE id = :id"
 
-# A redaction that was folded with newer news removed nothing: its call was not a DELETE.
+# A redaction that was folded with newer news removed nothing: its call was not a DELETE. Where the contact
+# stays another customer's it is none either, but then nothing is newer.
 REDACTION = """
-SELECT is_redacted AND coalesce(call, 'DELETE') LIKE 'DELETE%', detail
+SELECT is_redacted AND (coalesce(call, 'DELETE') LIKE 'DELETE%' OR deleted_at LIKE '%#' || :id), call, detail
 FROM contacts LEFT JOIN attempts ON event_id = :id
 WHERE customer_key = :key ORDER BY number DESC, started_at DESC LIMIT 1
 """

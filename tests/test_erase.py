@@ -274,6 +274,18 @@ def test_two_accounts_with_one_address_are_one_person_by_address_and_two_by_id(m
     assert_gone(shop)
 
 
+@pytest.mark.parametrize("whom", [ANN, "7"])
+def test_what_only_they_said_is_emptied_where_the_contact_stays_another_customers(
+    shop: Shop, eraser: Eraser, whom: str
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=9, email=ANN, firstName="Anna")
+    stays = "another customer has the same contact: it stays"
+    assert eraser.erase(whom).told == {"custom:7": stays, **({"custom:9": "removed"} if whom == ANN else {})}
+    assert [each["attributes"] for each in shop.sandbox.contacts] == [{"FIRSTNAME": "Anna"}] * (whom == "7")
+    assert_gone(shop, "Annabel", PHONE)
+
+
 def before_it_is_read(shop: Shop, meanwhile: Callable[[], object]) -> Callable[[], datetime]:
     """A clock at whose word a daemon does something: between the writing of a redaction and its end."""
     written = "SELECT count(*) FROM outbox WHERE event = 'customer_redacted' AND customer_key IS NOT NULL"

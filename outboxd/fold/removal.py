@@ -12,6 +12,8 @@ from outboxd.fold.registers import emptied_of, perhaps_given
 
 BEFORE = Nothing(Verdict.SUPERSEDED, "the customer was deleted before")
 
+STAYS = "another customer has the same contact: it stays"
+
 
 def removal(
     contact: Contact,
@@ -64,7 +66,7 @@ def _stay(address: str, others: Others, emptied: Mapping[str, Any], *, opts_out:
     of what they said, if they are to be forgotten.
     """
     if not opts_out and not emptied:
-        return Nothing(Verdict.UNCHANGED, "another customer has the same contact: it stays")
+        return Nothing(Verdict.UNCHANGED, STAYS)
     return Upsert(
         email=address,
         known_as=address,
