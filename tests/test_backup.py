@@ -28,7 +28,7 @@ from outboxd.part import making
 from outboxd.restore import Restored, UndecidedError
 from tests.conftest import until
 from tests.processes import Daemon, write_config
-from tests.shop import KEY, Shop
+from tests.shop import KEY, MakeShop, Shop
 from tests.test_cli import exit_code, run
 from tests.test_erase import ANN, BODY, PHONE, assert_gone
 from tests.test_metrics import bring_to
@@ -217,6 +217,47 @@ def test_of_who_was_erased_and_registered_again_since_the_new_life_alone_is_know
     shop.sent("updated", id=7, lastName="Baker")
     assert shop.contact(ANN)["attributes"] == {"FIRSTNAME": "Anna", "LASTNAME": "Baker"}
     assert_gone(shop, "Annabel", PHONE)
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+def test_of_who_was_erased_and_came_and_left_again_since_no_former_life_comes_back(
+    make_shop: MakeShop, saved: Path, behavior: str
+) -> None:
+    shop = make_shop(options={"delete_behavior": behavior})
+    shop.sent("created", id=7, **BODY)
+    shop.sent("created", id=8, email="bob@example.com")
+    back_up(shop.path, saved)
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        eraser.erase(ANN)
+    shop.later(seconds=1)
+    shop.sent("created", id=7, email="anna@example.com")
+    shop.later(seconds=1)
+    for customer in (7, 8):
+        shop.sent("deleted", id=customer)
+    assert back(shop, saved).then.erased == 1
+    assert shop.rows("SELECT customer_key FROM outbox") == [("custom:8",)]
+    assert_gone(shop)
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_second_life_that_was_erased_since_does_not_come_back_from_a_backup_of_its_beginning(
+    shop: Shop, saved: Path, hold: bool
+) -> None:
+    """They were erased in the backup already, and registered again, which nobody had delivered yet."""
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        for _ in "two", "lives":
+            shop.enqueue("created", id=7, **BODY)
+            back_up(shop.path, saved, force=True)
+            shop.drain()
+            shop.later(seconds=1)
+            eraser.erase(ANN)
+            shop.later(seconds=1)
+    restored = back(shop, saved, hold=hold)
+    assert (restored.then.erased, restored.then.pending) == (1, 0)
+    shop.drain()
+    assert shop.sandbox.contacts == []
+    assert_gone(shop)
 
 
 @pytest.mark.parametrize("hold", [True, False])

@@ -55,12 +55,16 @@ LET_GO = (
     "DELETE FROM main.state WHERE key IN ('heartbeat', 'lane', 'window', 'flush')",
 )
 
-# Of whoever has left and come back since it is not known whether the shop only deleted them.
+# Of whoever has left and come back since it is not known whether the shop only deleted them. If they left
+# once more, the emptied events of an erasure tell, as long as they are kept.
 ERASED_SINCE = """
-SELECT customer_key FROM present.contacts WHERE is_redacted = 1
-EXCEPT SELECT customer_key FROM main.contacts WHERE is_redacted = 1
-UNION SELECT customer_key FROM present.contacts AS new LEFT JOIN main.contacts AS old USING (customer_key)
-WHERE new.deleted_at IS NOT old.deleted_at AND new.deleted_at IS NOT NULL AND new.born_at IS NOT NULL
+SELECT customer_key FROM present.contacts AS new LEFT JOIN main.contacts AS old USING (customer_key)
+WHERE new.is_redacted > ifnull(old.is_redacted, 0)
+   OR new.deleted_at IS NOT old.deleted_at AND new.deleted_at IS NOT NULL
+      AND (new.is_redacted = 1 OR new.born_at IS NOT NULL OR customer_key IN (
+          SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
+          WHERE emptied.payload = '{}' AND was.payload IS NOT '{}'
+      ))
 """
 
 # Who was erased since stays erased: their events go; what is known of them now comes, a tombstone or a new
