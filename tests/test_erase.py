@@ -359,6 +359,25 @@ def test_the_command_asks_first_and_names_nobody(shop: Shop, operate: Any) -> No
         assert not [text for text in (ANN, "Annabel", "Archer", PHONE) if text in told(output)]
 
 
+def test_while_the_question_stands_whoever_begins_to_drain_is_alone(
+    shop: Shop, operate: Any, tmp_path: Path
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    operate("status")  # writes the configuration
+    command = [sys.executable, "-m", "outboxd", "erase", "--config", str(tmp_path / "config.yaml"), ANN]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+        assert asking.stderr is not None
+        said = b""
+        while not said.endswith(b"[y/N]: ") and (letter := asking.stderr.read(1)):
+            said += letter
+        assert b"Erase for good?" in said
+        with drainer(shop.path, who="a test", shared=False) as held:
+            assert held.is_alone
+        asking.communicate(b"n\n", timeout=60)
+    assert asking.returncode == 1
+    assert len(shop.sandbox.contacts) == 1
+
+
 def test_what_was_erased_is_told_to_programs_too(shop: Shop, operate: Any) -> None:
     shop.sent("created", id=7, **BODY)
     shop.sent("created", id=8, email="bob@example.com", firstName="Annabel")

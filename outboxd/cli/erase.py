@@ -46,16 +46,18 @@ def erase(config_path: Path, as_json: bool, dry_run: bool, yes: bool, whom: str)
     whom = whom.strip()
     if not whom.isprintable():
         raise click.UsageError("EMAIL|ID is not text; write it in UTF-8")
-    with app.erasing(settings, config.api_key(settings.brevo, os.environ)) as eraser:
+    key = config.api_key(settings.brevo, os.environ)
+    with app.erasing(settings, key) as eraser:
         known = eraser.known(whom)
-        if dry_run and as_json:
-            click.echo(json.dumps(_plain(known)))
-        elif not (yes and as_json):
-            _describe(known, err=as_json)
-        if dry_run:
-            return 0
-        if not yes:
-            ask("Erase for good?")
+    if dry_run and as_json:
+        click.echo(json.dumps(_plain(known)))
+    elif not (yes and as_json):
+        _describe(known, err=as_json)
+    if dry_run:
+        return 0
+    if not yes:
+        ask("Erase for good?")  # beside nobody: a daemon that starts meanwhile takes over what was left
+    with app.erasing(settings, key) as eraser:
         erasure = eraser.erase(whom)
     if as_json:
         told = {each.name: getattr(erasure, each.name) for each in fields(erasure)}
