@@ -277,6 +277,9 @@ def test_the_address_may_be_written_like_an_attribute(written: str) -> None:
         ("notifications: {events: [{a: 1}]}", "must be words out of these: sync_completed, "),
         ('database: "\\ud800.db"', "database: must be a path on this host"),
         ('database: "a\\0.db"', "database: must be a path on this host"),
+        ('brevo: {api_key_env: "\\ud800"}', "brevo.api_key_env: must be a name on this host"),
+        ('brevo: {api_key_credential: "a\\0b"}', "brevo.api_key_credential: must be a name on this host"),
+        ('notifications: {secret_env: "\\ud800"}', "notifications.secret_env: must be a name on this host"),
     ],
 )
 def test_a_wrong_setting_is_told(text: str, told: str) -> None:

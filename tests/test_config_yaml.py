@@ -58,6 +58,7 @@ def test_a_leading_zero_is_no_octal_number(written: str, value: int) -> None:
         ("a: " + "[" * 5000, "not YAML: nested too deeply"),
         ("brevo: {workers: !!int four}", "must be a whole number"),
         ("brevo: {timeout_seconds: !!float four}", "must be a number"),
+        ("brevo: {timeout_seconds: !!float ''}", "must be a number"),
         ("skills: {customer-sync: {enabled: !!bool maybe}}", "must be true or false"),
         (f"brevo: {{workers: {'9' * 5000}}}", "must be a whole number"),
         ("brevo: {timeout_seconds: !!float .nan}", "must be a number"),

@@ -114,6 +114,6 @@ def _value(loader: _Loader, node: yaml.Node, path: Path, document: Document, fau
             return int(node.value)  # in base ten: a leading zero is no octal number
         if node.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"):
             return loader.construct_object(node)
-    except (ValueError, KeyError):
+    except (ValueError, LookupError):
         pass  # its tag promised what it is not: a text, which the setting will refuse
     return str(node.value)

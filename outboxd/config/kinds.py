@@ -7,6 +7,7 @@ import base64
 import os
 import re
 from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,19 @@ def webhook_secret(value: Any) -> bytes:
     return secret
 
 
+def name_here(value: Any) -> str:
+    """What a variable, or a file, of this host can be called."""
+    written = text(value)
+    with suppress(UnicodeEncodeError):  # half a character
+        if b"\0" not in os.fsencode(written):
+            return written
+    raise FaultError("must be a name on this host")
+
+
 def path(value: Any) -> Path:
     written = text(value)
-    try:
-        if b"\0" not in os.fsencode(written):
-            return Path(written).expanduser()
-    except (RuntimeError, UnicodeEncodeError):  # ~somebody whom this host does not know; half a character
-        pass
+    with suppress(FaultError, RuntimeError):  # ~somebody whom this host does not know
+        return Path(name_here(written)).expanduser()
     raise FaultError("must be a path on this host")
 
 

@@ -19,6 +19,7 @@ from outboxd.config.kinds import (
     duration,
     field_mapping,
     meant,
+    name_here,
     number,
     one_of,
     optional,
@@ -158,9 +159,9 @@ SYNC: Section = {
 }
 
 BREVO: Section = {
-    "api_key_env": Key(text, "BREVO_API_KEY"),
+    "api_key_env": Key(name_here, "BREVO_API_KEY"),
     "api_key_file": Key(optional(path), None),
-    "api_key_credential": Key(optional(text), None),
+    "api_key_credential": Key(optional(name_here), None),
     "base_url": Key(url, "https://api.brevo.com/v3"),
     "requests_per_second": Key(whole(1, 100_000), 10),
     "requests_per_hour": Key(whole(1, 360_000_000), 36_000),
@@ -191,7 +192,7 @@ HYBRID: Section = {
 NOTIFICATIONS: Section = {
     "webhook_url": Key(optional(url), None),
     "secret": Key(optional(webhook_secret), None),
-    "secret_env": Key(optional(text), None),
+    "secret_env": Key(optional(name_here), None),
     "secret_file": Key(optional(path), None),
     "events": Key(some_of(TYPES), TYPES),
     "each": Key(boolean, False),
