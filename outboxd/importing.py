@@ -202,6 +202,7 @@ class Importing:
 
     def _start(self, voyage: _Voyage) -> None:
         voyage.is_busy = True
+        voyage.after = ""  # should the start not be recorded, all of its rows are made once more
         bodies = [row.body for row in voyage.rows]
         is_opted_out = any(row.is_opted_out for row in voyage.rows)
         job = partial(self._courier.start_import, bodies, self._list_ids, is_opted_out=is_opted_out)
@@ -224,7 +225,6 @@ class Importing:
         elif (told.verdict is Verdict.RETRY or voyage.failures) and voyage.failures < TRIES:
             # Brevo may have taken it nevertheless: nobody is let go, it is sent again as after a crash
             voyage.failures += 1
-            voyage.after = ""
             voyage.look_at = now + self._backoff.delay(voyage.failures)
         else:
             self._fail(voyage, outcome)

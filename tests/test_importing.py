@@ -572,6 +572,21 @@ def test_rows_that_cannot_depart_do_so_once_they_can(make_shop: MakeShop) -> Non
     assert {shop.event(each)["attempts"] for each in ids} == {1}
 
 
+def test_an_import_whose_beginning_cannot_be_recorded_lets_nobody_go_until_it_can(shop: Shop) -> None:
+    ids = backfill(shop, map(person, range(MANY)))
+    shop.rows(
+        "CREATE TRIGGER broken BEFORE UPDATE OF process_id ON imports"
+        " BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    for _ in "first", "sent again":
+        with pytest.raises(DatabaseError, match="broken"):
+            shop.settle()
+    shop.rows("DROP TRIGGER broken")
+    shop.settle()
+    assert statuses(shop, ids) == {"delivered"}
+    assert_over(shop)
+
+
 def test_an_import_that_nobody_knows_to_have_begun_is_sent_again_after_a_restart(make_shop: MakeShop) -> None:
     shop = make_shop({**QUICK, "latency": timedelta(milliseconds=100)}, options=OPTIONS)
     ids = backfill(shop, [person(number) for number in range(MANY)])
