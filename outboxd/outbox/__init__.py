@@ -33,7 +33,7 @@ from outboxd.outbox.rows import at_once, event_of, execute, many
 
 __all__ = ["CHUNK", "FOLDED", "Admission", "Outbox"]
 
-CHUNK = 30
+CHUNK = 25
 """Rows in one transaction: other writers wait for it to end, and are to wait five milliseconds at most."""
 
 IMPORTED = 200
