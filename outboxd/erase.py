@@ -142,15 +142,15 @@ class Eraser:
         known = self.known(whom)
         unknown = Person("", self._outbox.default_source, None)
         told = dict(self._redact(each, whom) for each in known.persons or [unknown])
-        address = _address(whom)
-        if address is not None and self._remove(address):
-            told = dict.fromkeys(told, REMOVED)
         with database.reading(self._outbox.path) as connection:
             late = [person.events(connection, each, besides=REDACTED) for each in known.persons]
         erased = sorted(known.events.keys() | {event_id for events in late for event_id in events})
         self._outbox.erasing.forget(erased)
         for customer_key in told:
             self._outbox.erasing.bury(customer_key)
+        address = _address(whom)
+        if address is not None and self._remove(address):
+            told = dict.fromkeys(told, REMOVED)
         return self._proved(known, told, len(erased))
 
     def _admit(self) -> None:

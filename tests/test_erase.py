@@ -186,6 +186,19 @@ def test_who_has_moved_away_leaves_the_former_address_too(shop: Shop, eraser: Er
     assert shop.sandbox.contacts == []
 
 
+@pytest.mark.parametrize(("status", "code"), [(405, 1), (503, 75)])
+def test_what_is_here_is_gone_though_brevo_keeps_what_it_has_from_elsewhere(
+    shop: Shop, eraser: Eraser, status: int, code: int
+) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.sandbox.faults.add(Fault(status=status, method="DELETE", after=1, times=1))
+    with pytest.raises(OutboxdError) as caught:
+        eraser.erase(ANN)
+    assert (caught.value.exit_code, ANN in str(caught.value)) == (code, False)
+    assert ANN not in everything_stored(shop)
+    assert eraser.erase(ANN).is_complete
+
+
 def test_traces_of_what_was_deleted_earlier_are_found_and_removed(shop: Shop, eraser: Eraser) -> None:
     """Another program deleted, without wiping: the bytes stay in a page that is in use."""
     shop.sent("created", id=7, **BODY)
