@@ -224,6 +224,21 @@ def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_custome
     assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Bee"}
 
 
+@pytest.mark.parametrize("name", ["Bee", "Lee"])
+def test_a_new_life_does_not_empty_what_another_customer_has_said_since_or_alike(
+    make_shop: MakeShop, name: str
+) -> None:
+    shop = make_shop(mapping={"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"})
+    shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, **BOTH, lastName=name)
+    shop.later(seconds=1)
+    shop.sent("deleted", id=1)
+    shop.later(seconds=1)
+    shop.sent("created", id=1, **BOTH)
+    assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": name}
+
+
 def test_what_is_emptied_of_a_missing_contact_subscribes_nobody(shop: Shop) -> None:
     shop.sent("created", id=2, **BOTH, acceptsMarketing=False)
     shop.later(seconds=1)

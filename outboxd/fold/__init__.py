@@ -25,7 +25,7 @@ from outboxd.event import (
 from outboxd.fold.consent import blocking_deletions, consent_flag, opts_out_at, with_consent
 from outboxd.fold.life import GONE, address_at, is_void, newest_address, with_life
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import brought_along, overruling, perhaps_given, registered
+from outboxd.fold.registers import brought_along, outlived, overruling, perhaps_given, registered
 from outboxd.fold.removal import removal
 
 OVERRULED = "another customer with the same contact has said something newer"
@@ -72,7 +72,9 @@ def fold(
     perhaps = perhaps_given(doubtful)
     fields, labels, complete = registered(told, said, policy, perhaps)
     rest = others(address)
-    overruled = overruling(rest.said, fields) & complete.keys()
+    overruled = (
+        overruling(rest.said, fields) | outlived(told, fields, perhaps, rest, policy)
+    ) & complete.keys()
     if overruled:
         complete = {name: value for name, value in complete.items() if name not in overruled}
     differing = {

@@ -56,6 +56,22 @@ def overruling(said: Mapping[str, Register], fields: Mapping[str, Register]) -> 
     )
 
 
+def outlived(
+    told: Contact,
+    fields: Mapping[str, Register],
+    perhaps: Mapping[str, Register],
+    others: Others,
+    policy: Policy,
+) -> frozenset[str]:
+    """What is to be emptied in `fields` because an earlier life left it, and is by now what others said."""
+    left = {
+        name: register
+        for name, register in {**perhaps, **told.fields}.items()
+        if told.deleted_at is not None and fields[name] == Register(told.deleted_at, EMPTIED)
+    }
+    return frozenset(left) - emptied_of(left, others, policy).keys()
+
+
 def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> frozenset[str]:
     """What the contact brings along to an address: it counts as said when it moved there."""
     brought = {
