@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from outboxd.config.document import Document, load
@@ -156,6 +155,8 @@ def _read(path: Path, what: str, hint: str | None = None) -> str:
 
 def storing(settings: BrevoSettings) -> str:
     """The command that puts another key where these settings look for it."""
+    from shlex import quote
+
     if settings.api_key_credential is not None:
         path = quote(f"{PLACES[-1].parent}/{settings.api_key_credential}")  # as the unit has it
         return f"sudo tee {path} > /dev/null (paste the key, then Ctrl-D); sudo systemctl restart outboxd"
