@@ -38,8 +38,8 @@ class Cargo:
                 return self.rows[:count]
         return self.rows[: self.most]
 
-    def left(self, count: int, now: datetime) -> None:
-        """The first so many are on their way."""
+    def unload(self, count: int, now: datetime) -> None:
+        """The first so many are on their way, and wait no more."""
         self._size -= sum(map(_size, self.rows[:count]))
         del self.rows[:count]
         self.since = now if self.rows else None

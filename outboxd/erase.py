@@ -46,6 +46,9 @@ KINDS = {"firstName": "name", "lastName": "name", "phone": "phone"}
 REMOVED = "removed"
 """What became of a contact of which Brevo says no more than that it is gone."""
 
+NOBODY = ""
+"""No customer's key: everybody is another one."""
+
 UNMISTAKABLE = frozenset({"address", "phone"})
 """What only one person has. A name others may have, too."""
 
@@ -195,13 +198,13 @@ class Eraser:
 
     def _remove(self, address: str) -> bool:
         """Take out whatever contact Brevo has at the address from elsewhere, of which no redaction knows."""
-        if self._outbox.others("", address).are_alive:
+        if self._outbox.others(NOBODY, address).are_alive:
             return False
         outcome = self._delivery.remove(address)
         _expect_told(outcome, hint="run the same again")
         if outcome.verdict is Verdict.REFUSED:
             raise OutboxdError(f"the contact in Brevo is not erased: {outcome.detail}")
-        self._tell_again(address, "")
+        self._tell_again(address, NOBODY)
         return outcome.detail is None
 
     def _carry(self, claim: Claim) -> None:

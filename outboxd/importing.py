@@ -175,7 +175,7 @@ class Importing:
         for cargo in self._cargoes.values():
             while rows := cargo.ready(now, linger):
                 self._depart(rows, now)
-                cargo.left(len(rows), now)
+                cargo.unload(len(rows), now)
         waits = [self._advance(voyage, now) for voyage in list(self._voyages.values())]
         waits += [LINGER.total_seconds()] if self._waiting else []
         return min(waits, default=float("inf"))

@@ -148,6 +148,7 @@ def _labels(
 def _in_part(
     name: str, value: Any, attribute: str, catalogue: Mapping[str, Attribute] | None
 ) -> Iterator[str]:
+    """What is to be told of a value of which only a part fits; nothing, if all of it does."""
     if catalogue is not None and attribute in catalogue and fits_in_part(value, catalogue[attribute]):
         yield f"{attribute} left out in part: {name} names some that are none of the attribute's options"
 

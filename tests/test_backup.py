@@ -186,13 +186,17 @@ def test_no_id_is_given_out_twice_and_the_depth_is_right(shop: Shop, saved: Path
     assert shop.status()["pending"] == 1
 
 
+def erase_ann(shop: Shop) -> None:
+    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
+        shop.later(seconds=1)
+        eraser.erase(ANN)
+
+
 def test_who_was_erased_since_stays_erased(shop: Shop, saved: Path) -> None:
     shop.sent("created", id=7, **BODY)
     shop.sent("created", id=8, email="bob@example.com")
     back_up(shop.path, saved)
-    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
-        shop.later(seconds=1)
-        eraser.erase(ANN)
+    erase_ann(shop)
     restored = back(shop, saved)
     assert restored.then.erased == 1
     assert shop.rows("SELECT count(*) FROM outbox WHERE customer_key = 'custom:8'") == [(1,)]
@@ -207,9 +211,7 @@ def test_of_who_was_erased_and_registered_again_since_the_new_life_alone_is_know
 ) -> None:
     shop.sent("created", id=7, **BODY)
     back_up(shop.path, saved)
-    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
-        shop.later(seconds=1)
-        eraser.erase(ANN)
+    erase_ann(shop)
     shop.later(seconds=1)
     shop.sent("created", id=7, email=ANN, firstName="Anna")
     assert back(shop, saved).then.erased == 1
@@ -227,9 +229,7 @@ def test_of_who_was_erased_and_came_and_left_again_since_no_former_life_comes_ba
     shop.sent("created", id=7, **BODY)
     shop.sent("created", id=8, email="bob@example.com")
     back_up(shop.path, saved)
-    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
-        shop.later(seconds=1)
-        eraser.erase(ANN)
+    erase_ann(shop)
     shop.later(seconds=1)
     shop.sent("created", id=7, email="anna@example.com")
     shop.later(seconds=1)
@@ -245,14 +245,12 @@ def test_a_second_life_that_was_erased_since_does_not_come_back_from_a_backup_of
     shop: Shop, saved: Path, hold: bool
 ) -> None:
     """They were erased in the backup already, and registered again, which nobody had delivered yet."""
-    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
-        for _ in "two", "lives":
-            shop.enqueue("created", id=7, **BODY)
-            back_up(shop.path, saved, force=True)
-            shop.drain()
-            shop.later(seconds=1)
-            eraser.erase(ANN)
-            shop.later(seconds=1)
+    for _ in "two", "lives":
+        shop.enqueue("created", id=7, **BODY)
+        back_up(shop.path, saved, force=True)
+        shop.drain()
+        erase_ann(shop)
+        shop.later(seconds=1)
     restored = back(shop, saved, hold=hold)
     assert (restored.then.erased, restored.then.pending) == (1, 0)
     shop.drain()
@@ -269,9 +267,7 @@ def test_who_was_erased_since_stays_erased_if_nobody_knew_yet_whose_the_event_wa
     others = shop.enqueue("created", id=8, email="bob@example.com")
     back_up(shop.path, saved)
     shop.drain()
-    with app.erasing(shop.settings, KEY, shop.clock) as eraser:
-        shop.later(seconds=1)
-        eraser.erase(ANN)
+    erase_ann(shop)
     restored = back(shop, saved, hold=hold)
     assert (restored.then.erased, restored.then.pending) == (1, 1)
     assert shop.rows("SELECT id, status FROM outbox") == [(others, "dead" if hold else "pending")]
