@@ -324,5 +324,7 @@ def _found(data: Any, at: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
 
 def _snake(name: str) -> str:
     """`listId` and `list_id` are one setting."""
-    snake = re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), name)
+    snake = name
+    if not name.islower():  # compiling the expression is what takes time here
+        snake = re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), name)
     return SKILL if snake.replace("_", "-") == SKILL else snake
