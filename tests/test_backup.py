@@ -240,6 +240,32 @@ def test_of_who_was_erased_and_came_and_left_again_since_no_former_life_comes_ba
     assert_gone(shop)
 
 
+@pytest.mark.parametrize("was_pending", [False, True], ids=["written since", "pending in the backup"])
+def test_where_what_happened_since_was_pruned_whoever_left_since_counts_as_erased(
+    shop: Shop, saved: Path, was_pending: bool
+) -> None:
+    """Nothing tells of the erasure any more, and of those who were only deleted less comes than could."""
+    shop.sent("created", id=7, **BODY)
+    for customer, email in ((8, "bob@example.com"), (9, "cid@example.com")):
+        shop.sent("created", id=customer, email=email)
+    if was_pending:
+        shop.enqueue("redacted", id=7)
+        back_up(shop.path, saved)
+        shop.drain()
+    else:
+        back_up(shop.path, saved)
+        shop.sent("redacted", id=7)
+    shop.later(days=31)
+    shop.drain()
+    shop.sent("created", id=7, email="anna@example.com")
+    shop.later(seconds=1)
+    for customer in (7, 8):
+        shop.sent("deleted", id=customer)
+    assert back(shop, saved, hold=True).then.erased == 2
+    assert shop.rows("SELECT DISTINCT customer_key FROM outbox") == [("custom:9",)]
+    assert_gone(shop)
+
+
 @pytest.mark.parametrize("hold", [True, False])
 def test_a_second_life_that_was_erased_since_does_not_come_back_from_a_backup_of_its_beginning(
     shop: Shop, saved: Path, hold: bool
