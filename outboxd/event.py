@@ -225,7 +225,8 @@ class Upsert:
     email_blacklisted: bool | None = None
     is_opted_out: bool = False
     is_shared: bool = False  # the contact that it moves away from is another customer's, too …
-    leaves_opt_out: bool = False  # … and is to hear of the opt-out that was said there
+    leaves_opt_out: bool = False  # … and is to hear of the opt-out that was said there, …
+    emptied: Mapping[str, Any] = field(default_factory=dict)  # … and loses what this one alone said there
     delivered: frozenset[str] = frozenset()  # the attributes that the contact had from here before …
     own: frozenset[str] = frozenset()  # … and those of them that are this customer's, surely
     tried_since: datetime | None = None  # an earlier attempt, its end unknown, may have made the contact

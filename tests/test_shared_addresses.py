@@ -208,15 +208,25 @@ def test_a_soft_deletion_that_leaves_the_contact_keeps_nobody_from_opting_in(mak
     assert not is_out(shop)
 
 
-def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_customer_has(shop: Shop) -> None:
-    """What both said alike stays, and what the other one said since."""
-    shop.reopen(mapping={"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"})
+PHONED = {"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"}
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+@pytest.mark.parametrize("is_deleted_first", [False, True])
+def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_customer_has(
+    make_shop: MakeShop, behavior: str, is_deleted_first: bool
+) -> None:
+    """What both said alike stays, and what the other one said since. Shops delete, and then redact."""
+    shop = make_shop(mapping=PHONED, options={"delete_behavior": behavior})
     shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
     shop.later(seconds=1)
     shop.sent("created", id=2, **BOTH, lastName="Bee")
     shop.later(seconds=1)
     shop.sent("updated", id=1, lastName="Leigh")
     shop.later(seconds=1)
+    if is_deleted_first:
+        assert shop.sent("deleted", id=1)["attempts_made"][0]["verdict"] == "unchanged"
+        shop.later(seconds=1)
     assert shop.sent("redacted", id=1)["attempts_made"][0]["verdict"] == "delivered"
     assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann"}
     shop.later(seconds=1)
@@ -224,11 +234,12 @@ def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_custome
     assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann", "LASTNAME": "Bee"}
 
 
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
 @pytest.mark.parametrize("name", ["Bee", "Lee"])
 def test_a_new_life_does_not_empty_what_another_customer_has_said_since_or_alike(
-    make_shop: MakeShop, name: str
+    make_shop: MakeShop, name: str, behavior: str
 ) -> None:
-    shop = make_shop(mapping={"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"})
+    shop = make_shop(mapping=PHONED, options={"delete_behavior": behavior})
     shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
     shop.later(seconds=1)
     shop.sent("created", id=2, **BOTH, lastName=name)
@@ -310,12 +321,33 @@ def test_whoever_moves_away_from_a_shared_contact_takes_their_attributes_along(s
     shop.sent("created", **{**BOB, "email": ANN["email"]})
     shop.later(seconds=1)
     assert shop.sent("updated", id=2, email=BOB["email"])["last_error"] is None
-    assert people(shop) == {ANN["email"]: "Bob", BOB["email"]: "Bob"}
+    assert people(shop) == {ANN["email"]: None, BOB["email"]: "Bob"}
     shop.later(seconds=1)
     shop.sent("created", **{**BOB, "id": 3, "email": ANN["email"]})
     shop.later(seconds=1)
     assert "may be missing" in shop.sent("updated", id=1, email="new@example.com")["last_error"]
     assert people(shop) == {ANN["email"]: "Bob", BOB["email"]: "Bob", "new@example.com": None}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_whoever_moves_away_from_a_shared_contact_leaves_nothing_there_that_they_alone_said(
+    make_shop: MakeShop, is_lost: bool
+) -> None:
+    """Their phone goes along, which no two contacts can have; said again even if an answer was lost there."""
+    shop = make_shop(mapping=PHONED)
+    phone = {"phone": "+4915112345678"}
+    shop.sent("created", id=1, **BOTH, lastName="Lee")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, **BOTH, lastName="Bee", **phone)
+    shop.later(seconds=1)
+    if is_lost:
+        shop.sandbox.faults.add(Fault(behaviour="lost_answer", method="PUT", times=1))
+    shop.sent("updated", id=2, email=BOB["email"], **(phone if is_lost else {}))
+    shop.later(minutes=5)
+    shop.drain()
+    assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann"}
+    theirs = {"FIRSTNAME": "Ann", "LASTNAME": "Bee", "SMS": "4915112345678"}
+    assert shop.contact(BOB["email"])["attributes"] == theirs
 
 
 def test_what_was_perhaps_delivered_of_one_customer_is_not_believed_of_another(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from outboxd.brevo.paths import contact_path
 from outboxd.clock import from_text
 from outboxd.event import PHONES, Outcome, Remove, Upsert
 
-MOST_CALLS = 7
+MOST_CALLS = 8
 """What the healing of everything that can be healed in one delivery comes to."""
 
 CREATED_FIELD = "createdAt"
@@ -122,7 +122,7 @@ class _Visit:
                     return told
             if change.delivered - complete.keys():
                 self._warn(LEFT)
-            return self._create(replace(change, complete=complete, is_opted_out=is_out))
+            return self._part(replace(change, complete=complete, is_opted_out=is_out), known_as)
         flag = _flag(change.email_blacklisted, is_out)
         attributes = {**change.attributes, "EMAIL": change.email}
         lists = _lists(change) if change.is_first else {}
@@ -140,10 +140,27 @@ class _Visit:
         if not (gone.is_success or gone.status == 404):
             return gone
         self._warn("the new address was a contact already: updated that one and removed the old one")
-        if phones and "phone" not in self._healed:
-            # No two contacts can have a phone, and until now it was the old one's.
-            return self._send("PUT", contact_path(change.email), {"attributes": phones})
-        return _done(gone, "")
+        return self._bring(phones, change.email) or _done(gone, "")
+
+    def _part(self, change: Upsert, known_as: str) -> Answer:
+        """A contact of their own; the other customer's loses what it had of this one alone."""
+        phones = {name: value for name, value in change.complete.items() if name in PHONES}
+        phones = {name: value for name, value in phones.items() if name in change.emptied}
+        rest = {name: value for name, value in change.complete.items() if name not in phones}
+        made = self._create(replace(change, complete=rest))
+        if not (made.is_success and change.emptied):
+            return made
+        told = self._call("PUT", contact_path(known_as), {"attributes": dict(change.emptied)})
+        if not (told.is_success or told.status == 404):
+            return told
+        self.holds = frozenset(change.complete)
+        return self._bring(phones, change.email) or made
+
+    def _bring(self, phones: Mapping[str, Any], email: str) -> Answer | None:
+        """No two contacts can have a phone, and until now the one under the former address had these."""
+        if not phones or "phone" in self._healed:
+            return None
+        return self._send("PUT", contact_path(email), {"attributes": phones})
 
     def _made_it(self, change: Upsert) -> bool:
         """Whether an earlier attempt of ours, its answer lost, made the contact that is in the way."""

@@ -25,7 +25,7 @@ from outboxd.event import (
 from outboxd.fold.consent import blocking_deletions, consent_flag, opts_out_at, with_consent
 from outboxd.fold.life import GONE, address_at, is_void, newest_address, with_life
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import brought_along, outlived, overruling, perhaps_given, registered
+from outboxd.fold.registers import brought_along, left_behind, outlived, overruling, perhaps_given, registered
 from outboxd.fold.removal import removal
 
 OVERRULED = "another customer with the same contact has said something newer"
@@ -91,7 +91,8 @@ def fold(
     is_consent_said = told.accepts_marketing is not False or flag is not None
     is_unknown = contact.synced_email is None
     moves = contact.synced_email not in (None, address)
-    is_shared = moves and others(contact.synced_email).are_alive
+    former = others(contact.synced_email) if moves else Others()
+    is_shared = former.are_alive
     own = brought_along(contact, moved_at, rest) - overruled if moves else frozenset()
     change = Upsert(
         email=address,
@@ -104,6 +105,7 @@ def fold(
         is_opted_out=told.accepts_marketing is False or (flag is not False and rest.out_at is not None),
         is_shared=is_shared,
         leaves_opt_out=is_shared and opts_out_at(str(contact.synced_email), contact, statements, blocking),
+        emptied=left_behind(contact, former, policy) if is_shared else {},
         delivered=frozenset(contact.fields),
         own=frozenset() if is_shared and contact.is_overtaken else own,
     )

@@ -81,6 +81,12 @@ def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> f
     return frozenset(brought) - overruling(others.said, brought)
 
 
+def left_behind(contact: Contact, others: Others, policy: Policy) -> dict[str, Any]:
+    """What stays of this customer alone, emptied, in a contact that they leave to others."""
+    told = {name: register for name, register in contact.fields.items() if register.digest != UNKNOWN}
+    return emptied_of(told, others, policy)
+
+
 def perhaps_given(doubtful: Sequence[Statement]) -> dict[str, Register]:
     """What these may have given the contact: of each attribute the first value that is one."""
     perhaps: dict[str, Register] = {}

@@ -29,13 +29,13 @@ def removal(
     Another customer's contact stays. `blocking` are the deletions that count as an opt-out, `doubtful` the
     statements that an earlier attempt, its end unknown, may have delivered.
     """
-    may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
-    was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly)
     address = _whose(contact, statements)
     stays = address is not None and others(address).are_alive
+    may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
+    was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly or stays)
     if was_removed and not stays:
         return BEFORE, told
-    if not policy.deletes_softly:
+    if not policy.deletes_softly and (told.is_redacted or not stays):  # what stays may yet have to be emptied
         gone = replace(told, email=None, email_at=None, synced_email=None, fields={}, labels={})
     elif told.accepts_marketing is not False and not stays:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
