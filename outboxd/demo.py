@@ -13,6 +13,7 @@ from typing import Any
 
 from outboxd import app, clock, config, database, intake, report
 from outboxd.brevo.sandbox import Fault, Sandbox
+from outboxd.intake.lines import take
 
 KEY = "xkeysib-sandbox"
 LIST_ID = 5
@@ -93,7 +94,7 @@ def _write(path: Path) -> Iterator[str]:
         intake.enqueue(event, data, db=path)
         yield f"Python    outboxd.enqueue({event!r}, {{…}})   {told}"
     lines = json.dumps({"event": "customer_updated", "data": {"id": 1, "lastName": "Lind"}})
-    rows, _ = intake.take(lines, {})
+    rows, _ = take(lines, {})
     intake.write(path, rows)
     yield "script    outboxd-intake < events.jsonl   Mara adds her name"
 

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import outboxd
-from outboxd import cli, intake
+from outboxd import cli
 from outboxd.brevo.sandbox import Fault, Sandbox
+from outboxd.intake.command import OPTIONS, main
 from tests.fuzz import cases
 from tests.outboxes import new_outbox
 from tests.processes import KEY, write_config
@@ -173,7 +174,7 @@ def test_any_command_line_ends_with_a_known_exit_code(desk: Path, line: list[str
     assert told.code in CODES, told
     assert told.code == 0 or told.err or told.out, "a failure must be told"
     assert KEY not in told.out + told.err
-    assert call(intake.main, EVENT).code == 0, line
+    assert call(main, EVENT).code == 0, line
 
 
 @settings(max_examples=cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,18 +204,16 @@ def test_any_words_are_no_command_and_told_so(desk: Path, line: list[str]) -> No
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    arguments=st.lists(
-        st.sampled_from([*intake.OPTIONS, "--skip-invalid", "-h", "--help"]) | WORDS, max_size=6
-    ),
+    arguments=st.lists(st.sampled_from([*OPTIONS, "--skip-invalid", "-h", "--help"]) | WORDS, max_size=6),
     data=PAYLOADS | st.lists(PAYLOADS, max_size=3).map(b"\n".join) | st.binary(max_size=20),
 )
 def test_any_use_of_the_intake_ends_with_a_known_exit_code_and_no_word_of_the_data(
     desk: Path, arguments: list[str], data: bytes
 ) -> None:
-    told = call(intake.main, arguments, data)
+    told = call(main, arguments, data)
     assert told.code in CODES, told
     assert not MARK.search(told.err), told.err
-    assert call(intake.main, EVENT).code == 0, arguments
+    assert call(main, EVENT).code == 0, arguments
 
 
 @settings(max_examples=cases(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -228,7 +227,7 @@ def test_data_that_is_refused_is_not_repeated(desk: Path, data: bytes, takes: st
     arguments = ["--event", "customer_updated"]
     if by == "--data":
         arguments += ["--data", os.fsdecode(data)]
-    command = intake.main if takes == "outboxd-intake" else cli.main
-    told = call(command, arguments if command is intake.main else [takes, *arguments], data)
+    command = main if takes == "outboxd-intake" else cli.main
+    told = call(command, arguments if command is main else [takes, *arguments], data)
     assert told.code in (0, 65), told
     assert not MARK.search(told.err), told.err

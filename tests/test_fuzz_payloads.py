@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from outboxd import intake, topics
 from outboxd.errors import OutboxdError
+from outboxd.intake.lines import take
 from outboxd.payload import LIMIT, parse
 from outboxd.sources import PRESETS
 from tests.fuzz import cases
@@ -213,7 +214,7 @@ def test_the_intake_takes_any_text_or_refuses_it_without_a_word_of_it(
     rows: list[Row] = []
     refusal = ""
     try:
-        rows, _ = intake.take(text, {"event": event})
+        rows, _ = take(text, {"event": event})
         intake.write(db, rows)
     except OutboxdError as error:
         refusal = f"{error} {error.hint}"

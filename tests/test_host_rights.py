@@ -28,7 +28,7 @@ keep.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
-INTAKE = "import sys; from outboxd.intake import main; sys.exit(main())"
+INTAKE = "import sys; from outboxd.intake.command import main; sys.exit(main())"
 
 
 @pytest.fixture

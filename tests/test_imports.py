@@ -110,7 +110,7 @@ def test_imports_lead_downwards(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["brevo", "brevo.sandbox", "fold", "outbox", "sources", "config", "verify", "cli"]
+    "package", ["brevo", "brevo.sandbox", "fold", "outbox", "intake", "sources", "config", "verify", "cli"]
 )
 def test_within_a_package_nothing_goes_round_in_a_circle(package: str) -> None:
     inside = {name for name in MODULES if room(name) == package}

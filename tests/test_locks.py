@@ -31,7 +31,7 @@ with turn(sys.argv[1]):
 
 INTAKE = """
 from outboxd import locks
-from outboxd.intake import main
+from outboxd.intake.command import main
 locks.PATIENCE = 0.2
 main()
 """

@@ -193,7 +193,7 @@ def test_who_is_kept_from_writing_by_a_removed_log_is_not_sent_to_mend_the_disk(
         program.execute("INSERT INTO outbox (event, payload) VALUES ('customer_created', '{}')")
         program.commit()
         db.with_name(f"{db.name}-wal").unlink()
-        intake = "import sys; from outboxd.intake import main; sys.exit(main())"
+        intake = "import sys; from outboxd.intake.command import main; sys.exit(main())"
         event = ["--event=customer_created", '--data={"id": 1}', f"--db={db}"]
         told = subprocess.run([sys.executable, "-c", intake, *event], capture_output=True, text=True)
     assert told.returncode == 74

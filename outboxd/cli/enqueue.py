@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
-from outboxd import config, intake, topics
+from outboxd import config, topics
 from outboxd.cli.options import config_option
+from outboxd.intake.command import deposit
+from outboxd.intake.lines import read_text
 
 
 @click.command()
@@ -45,11 +47,11 @@ def enqueue(
     if data is not None and file is not None:
         raise click.UsageError("say either --data or a file, not both")
     settings = config.read(config_path)
-    text = data if data is not None else intake.read_text(file or "-", sys.stdin)
+    text = data if data is not None else read_text(file or "-", sys.stdin)
     defaults = {
         "event": event,
         "source": source,
         "occurred_at": occurred_at,
         "idempotency_key": idempotency_key,
     }
-    return intake.deposit(text, defaults, settings.database, sys.stdout, skip_invalid=skip_invalid)
+    return deposit(text, defaults, settings.database, sys.stdout, skip_invalid=skip_invalid)

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from outboxd import app, clock, config, database, intake, report
+from outboxd import app, clock, config, database, report
 from outboxd.cli.options import config_option, json_option
 from outboxd.cli.table import printable
 from outboxd.config import Config
 from outboxd.errors import NoOutboxError
 from outboxd.explain import Explainer, Facts
+from outboxd.intake.lines import read_text, take
 
 MOST = 100
 """Events of one file."""
@@ -68,7 +69,7 @@ def explain(
             stored = report.event(connection, int(target)) or {}
         told = [_stored(stored) | explainer.event(int(target), now)]
     else:
-        rows, _ = intake.take(intake.read_text(target, sys.stdin), {"event": event, "source": source})
+        rows, _ = take(read_text(target, sys.stdin), {"event": event, "source": source})
         if len(rows) > MOST:
             raise click.UsageError(
                 f"explain takes up to {MOST} events at a time; the file holds {len(rows):,}"
