@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
 
 DEFAULT_PATH = "/var/lib/outboxd/outbox.db"
 FILE_MODE = 0o660
@@ -260,29 +259,20 @@ def check_revision(path: Path, found: str | None) -> None:
     )
 
 
-def engine(path: Path, *, journals_in_memory: bool = False) -> Engine:
-    """A pool of writing connections: each transaction begins IMMEDIATE.
+@contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, committed in the end, or rolled back by what is raised in it.
 
-    A deferred transaction that turns to writing fails at once with "database is locked", whatever the
-    time-out. The pool keeps a connection open, because the last one to close checkpoints the log.
-    A statement's journal becomes a file once it is 64 kB, which is made and written while everybody waits for
-    the lock; where statements write few rows it may stay in memory, as sorters and temporary tables do then.
+    A deferred one that turns to writing fails at once with "database is locked", whatever the time-out.
     """
-    from sqlalchemy import QueuePool, create_engine, event
-
-    def creator() -> sqlite3.Connection:
-        connection = connect(path)
-        if journals_in_memory:
-            connection.execute("PRAGMA temp_store = MEMORY")
-        return connection
-
-    made = create_engine("sqlite://", creator=creator, poolclass=QueuePool, pool_size=2, max_overflow=8)
-
-    @event.listens_for(made, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return made
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def keep_log(path: Path, connection: sqlite3.Connection) -> None:
@@ -358,7 +348,7 @@ def _migrate(path: Path) -> tuple[str | None, str]:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         keep_log(path, connection)
-    _upgrade(path)
+    upgrade(path)
     return before, REVISIONS[-1]
 
 
@@ -368,22 +358,23 @@ def check_newer(path: Path, found: str) -> None:
         check_revision(path, found)
 
 
-def _upgrade(path: Path) -> None:
+def upgrade(path: Path, to: str = "head") -> None:
+    """Run the migrations that an existing file lacks, up to one of REVISIONS, in one transaction."""
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import DBAPIError
 
     script = Config()
     script.set_main_option("script_location", migrations())
-    writer = engine(path)
+    made = create_engine("sqlite://", creator=lambda: connect(path), poolclass=NullPool)
     try:
-        with writer.begin() as connection:
+        with made.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             script.attributes["connection"] = connection
-            command.upgrade(script, "head")
+            command.upgrade(script, to)
     except DBAPIError as error:
         raise unusable(path, error.orig or error) from error
-    finally:
-        writer.dispose()
 
 
 def migrations() -> str:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -56,7 +56,7 @@ class Preview:
     def __init__(
         self,
         shop: sqlite3.Connection,
-        draft: Any,
+        draft: sqlite3.Connection,
         *,
         plan: Plan,
         catalogue: Mapping[str, Attribute] | None,
@@ -86,11 +86,9 @@ class Preview:
             database.check_revision(path, database.revision(shop))
             draft = Path(directory, "draft.db")
             database.migrate(draft)
-            engine = database.engine(draft)
-            stack.callback(engine.dispose)
-            with engine.begin() as connection:
-                connection.exec_driver_sql(MET)
-            yield cls(shop, engine, **settings)
+            copy = stack.enter_context(closing(database.connect(draft)))
+            copy.execute(MET)
+            yield cls(shop, copy, **settings)
 
     def put(self, entries: Sequence[Entry]) -> Sequence[Refusal]:
         """Fold entries into their contacts; those that would be dead letters."""
@@ -101,13 +99,13 @@ class Preview:
         admissions = [admission(event, self._plan.reading) for event, _ in events]
         going_on = [each for each in admissions if each.outcome is None]
         doomed = []
-        with self._draft.begin() as draft:
-            self._copy(draft, going_on)
-            owners = customers.of(draft, going_on)
+        with database.immediate(self._draft):
+            self._copy(going_on)
+            owners = customers.of(self._draft, going_on)
             for event, entry in events:
                 if event.id not in owners:
                     self._leave_alone(entry.reading.note or "nothing is to be done")
-                elif told := self._fold(draft, owners[event.id][0], event, entry):
+                elif told := self._fold(owners[event.id][0], event, entry):
                     doomed.append(Refusal(entry.number, told, is_written=True))
         self.counts["would_die"] += len(doomed)
         return doomed
@@ -125,31 +123,31 @@ class Preview:
             is_backfill=True,
         )
 
-    def _copy(self, draft: Any, admissions: Sequence[Admission]) -> None:
+    def _copy(self, admissions: Sequence[Admission]) -> None:
         """Into the draft whatever the outbox knows of these customers, unless it is there already."""
         ids = json.dumps([[each.event.source, each.customer_id] for each in admissions if each.customer_id])
         wanted = json.dumps([[each.event.source, key] for each in admissions for key in each.address_keys])
         known = [row[0] for row in self._shop.execute(customers.CUSTOMERS_BY_ID, {"wanted": ids})]
         known += [row[2] for row in self._shop.execute(addresses.CUSTOMERS_BY_ADDRESS, {"wanted": wanted})]
-        self._put(draft, "contacts", CONTACTS, {"keys": json.dumps(known)})
-        self._put(draft, "addresses", ADDRESSES, {"wanted": wanted})
+        self._put("contacts", CONTACTS, {"keys": json.dumps(known)})
+        self._put("addresses", ADDRESSES, {"wanted": wanted})
 
-    def _meet(self, draft: Any, email: str) -> None:
+    def _meet(self, email: str) -> None:
         """Into the draft whoever has the contact at an address: once, for they may be many."""
-        if draft.exec_driver_sql(MEET, {"email": email}).rowcount:
-            self._put(draft, "contacts", SHARERS, {"email": email})
+        if self._draft.execute(MEET, {"email": email}).rowcount:
+            self._put("contacts", SHARERS, {"email": email})
 
-    def _put(self, draft: Any, table: str, sql: str, values: Mapping[str, str]) -> None:
+    def _put(self, table: str, sql: str, values: Mapping[str, str]) -> None:
         rows = self._shop.execute(sql, values).fetchall()
         if rows:
             marks = ", ".join("?" * len(rows[0]))
-            draft.exec_driver_sql(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+            self._draft.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
 
-    def _others(self, draft: Any, key: str, email: str) -> Others:
-        self._meet(draft, email)
-        return contacts.others(lambda sql, values: draft.exec_driver_sql(sql, values).all(), key, email)
+    def _others(self, key: str, email: str) -> Others:
+        self._meet(email)
+        return contacts.others(lambda sql, values: self._draft.execute(sql, values).fetchall(), key, email)
 
-    def _fold(self, draft: Any, key: str, event: Event, entry: Entry) -> str | None:
+    def _fold(self, key: str, event: Event, entry: Entry) -> str | None:
         """What becomes of one row; the reason if it would be a dead letter."""
         plan = self._plan
         document = sources.document(json.loads(entry.payload)) if needs_document(plan.rules) else None
@@ -165,8 +163,9 @@ class Preview:
         except EventError as error:
             return reason(error)
         self.details["left_out"].update(said.left_out)
+        draft = self._draft
         contact = contacts.load(draft, [key])[key]
-        folded = fold(contact, [said], self._policy, others=partial(self._others, draft, key))
+        folded = fold(contact, [said], self._policy, others=partial(self._others, key))
         match folded.change:
             case Unaddressed():
                 return f"no address is known for customer {key}"
@@ -178,7 +177,7 @@ class Preview:
                 self.counts["changed"] += 1
         execute(draft, contacts.save([folded.contact], self._now))
         if isinstance(folded.change, Upsert | Remove):
-            self._meet(draft, folded.change.email)
+            self._meet(folded.change.email)
             execute(draft, contacts.overtake([(key, folded.change.email)]))
         execute(draft, addresses.remember([folded.contact]))
         return None

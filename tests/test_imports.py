@@ -39,7 +39,7 @@ LAZY = {("", "embedded"), ("", "errors"), ("", "intake"), ("app", "daemon")}
 """What leads upwards by design: the package's own names, and the daemon that `outboxd run` needs alone."""
 
 LIBRARIES = {
-    "sqlalchemy": {"database", "outbox"},
+    "sqlalchemy": {"database"},
     "alembic": {"database"},
     "requests": {"brevo", "webhook"},
     "urllib3": {"brevo"},

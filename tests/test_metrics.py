@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as families
@@ -281,16 +279,10 @@ def test_an_outbox_of_before_the_totals_keeps_what_it_had_counted(tmp_path: Path
 
 def bring_to(path: Path, revision: str) -> None:
     """An outbox as an earlier version made it."""
-    script = Config()
-    script.set_main_option("script_location", database.migrations())
     database.create(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    engine = database.engine(path)
-    with engine.begin() as connection:
-        script.attributes["connection"] = connection
-        command.upgrade(script, revision)
-    engine.dispose()
+    database.upgrade(path, revision)
 
 
 def test_the_format_escapes_what_would_end_a_label_or_a_line() -> None:

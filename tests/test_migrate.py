@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -110,14 +109,8 @@ def test_whoever_had_an_address_second_is_found_by_it_after_an_upgrade(tmp_path:
 
 
 def migrate_to(revision: str, path: Path) -> None:
-    script = Config()
-    script.set_main_option("script_location", database.migrations())
-    sqlite3.connect(path).close()
-    engine = database.engine(path)
-    with engine.begin() as connection:
-        script.attributes["connection"] = connection
-        command.upgrade(script, revision)
-    engine.dispose()
+    database.create(path)
+    database.upgrade(path, revision)
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no file", "an empty file"])

@@ -170,7 +170,7 @@ def test_what_the_first_visitor_makes_is_open_to_the_daemon_whatever_their_umask
         }
         assert {stat.S_IMODE(file.st_mode) for file in made.values()} == {0o660}
         assert place.faults(outbox) == []
-        insert = "from outboxd.intake import main; main()"
+        insert = "from outboxd.intake.command import main; main()"
         event = ("--db", str(outbox), "--event", "customer_created", "--data", '{"id": 8}')
         done = DAEMON.run(sys.executable, "-c", insert, *event, reads_all=True)
         assert done.stdout == "2\n", done.stderr

@@ -26,7 +26,15 @@ ANN = {"id": 7, "email": "ann@example.com", "firstName": "Ann"}
 
 # Nothing but bound values reaches SQLite
 
-EXECUTES = {"execute": 0, "executemany": 0, "executescript": 0, "exec_driver_sql": 0, "many": 1, "at_once": 0}
+EXECUTES = {
+    "execute": 0,
+    "executemany": 0,
+    "executescript": 0,
+    "exec_driver_sql": 0,
+    "many": 1,
+    "insert": 1,
+    "at_once": 0,
+}
 """Who takes SQL, and as which of its arguments."""
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|PRAGMA|ATTACH|CREATE|DROP|ALTER|VACUUM)\b")

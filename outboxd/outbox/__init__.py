@@ -8,15 +8,12 @@ in the future while it backs off and while it is leased, so that a crash needs n
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
-from typing import Any, cast
-
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from typing import Any
 
 from outboxd import database
 from outboxd.anchor import Anchor
@@ -57,8 +54,16 @@ LONGER = 1.5
 milliseconds (SQLite's busy handler), and would find the next one.
 """
 
+IN_MEMORY = "PRAGMA temp_store = MEMORY"
+"""A statement's journal becomes a file once it is 64 kB, which is made and written while everybody waits for
+the lock. Statements write few rows here, and sorters and temporary tables are small.
+"""
+
+KEPT = "PRAGMA cache_size = -1024"
+"""Kilobytes of pages that are kept of what is written: more than one transaction changes, …"""
+
 GLANCE = "PRAGMA cache_size = -256"
-"""Kilobytes of pages that are kept of what is only looked at, such as contacts, each of them once."""
+"""… and of what is only looked at, such as contacts, each of them once."""
 
 SPARE = 0.005
 """Seconds of rest that are saved up while there is nothing to do: one event's transactions go at once."""
@@ -73,16 +78,18 @@ class Outbox:
         self.path = path
         self.default_source = default_source
         self.anchor = Anchor(path)
-        self._engine = database.engine(path, journals_in_memory=True)
+        self._writer = database.connect(path)
+        for setting in (IN_MEMORY, KEPT):
+            self._writer.execute(setting)
         self._watch = database.connect(path, read_only=True)
         self._watch.execute(GLANCE)
         with database.explained(path):  # the log, too: later others may lie at these places
-            with turn(path), self._writer() as writer:
-                database.keep_log(path, writer)  # a copy that was put here has none yet
+            with turn(path):
+                database.keep_log(path, self._writer)  # a copy that was put here has none yet
             self._watch.execute("PRAGMA data_version").fetchone()
         self.anchor.hold_log()
         self._is_log_settled = self.is_log_lost = False
-        self._looking = Lock()
+        self._looking, self._writing = Lock(), Lock()
         self._rested_at = 0.0
         self.quiet: Callable[[], AbstractContextManager[object]] = nullcontext
         self.asked_at = monotonic()
@@ -91,17 +98,12 @@ class Outbox:
         self.notices = Notices(self._transaction, self._look, wanted)
         self.erasing = erasing.Erasing(self._transaction, chunk=CHUNK, default_source=default_source)
 
-    @contextmanager
-    def _writer(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._engine.raw_connection()) as lent:
-            yield cast(sqlite3.Connection, lent.driver_connection)
-
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file, if others have no other one."""
         with self._looking:  # who asks from another thread would ask what is no more
             if not self.anchor.is_log_of_others:
                 self._watch.close()  # it only reads: as the last one it would leave the log as it is
-            self._engine.dispose()
+            self._writer.close()
             self._watch.close()
 
     def _stay(self) -> None:
@@ -131,26 +133,23 @@ class Outbox:
             with turn(self.path):
                 self.is_log_lost = self.anchor.holds_file and self.anchor.is_log_outdated
                 if not (self.is_log_lost or self.anchor.is_log_at_its_place):  # else others write by now
-                    with self._writer() as writer:
-                        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._is_log_settled = True
             if not self.anchor.holds_file:
                 self.anchor.discard_log()
         yield self._watch
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._stay()
         sleep(max(0.0, self._rested_at - monotonic()))
         began, took = monotonic(), 0.0
         try:
-            with self.quiet(), turn(self.path), self._engine.begin() as connection:
+            with self.quiet(), self._writing, turn(self.path), database.immediate(self._writer):
                 self._stay()
                 began = monotonic()
-                yield connection
+                yield self._writer
             took = monotonic() - began
-        except DBAPIError as error:
-            raise database.unusable(self.path, error.orig or error) from error
         except sqlite3.Error as error:
             raise database.unusable(self.path, error) from error
         finally:
@@ -218,7 +217,7 @@ class Outbox:
                 rows.append({"id": event.id, "key": key, "is_head": is_head, "at": clocks[key]})
             execute(connection, at_once(statements.ADMIT, rows))
             live = {key for event, key in whose if not event.is_backfill}
-            connection.exec_driver_sql(statements.HURRY, {"keys": json.dumps(sorted(live))})
+            connection.execute(statements.HURRY, {"keys": json.dumps(sorted(live))})
             ended = [(each.event, each.outcome, now) for each in waiting if each.outcome is not None]
             execute(connection, endings.finish(ended, now))
             execute(connection, endings.attempts(ended, now))
@@ -247,11 +246,11 @@ class Outbox:
         found: dict[str, list[Sequence[Any]]] = {}
         room = CHUNK
         with self._transaction() as connection:
-            for *head, key, has_more in connection.exec_driver_sql(statements.DUE_HEADS, values).all():
+            for *head, key, has_more in connection.execute(statements.DUE_HEADS, values).fetchall():
                 rows: list[Sequence[Any]] = [head]
                 if has_more:
                     of_customer = {"key": key, "limit": FOLDED}
-                    pending = connection.exec_driver_sql(statements.PENDING_OF, of_customer)
+                    pending = connection.execute(statements.PENDING_OF, of_customer)
                     rows.extend(row for row in pending if row[0] != head[0])
                 room -= len(rows)
                 if room < 0 and found:
@@ -259,9 +258,7 @@ class Outbox:
                 found[key] = rows
             known = contacts.rows(connection, found)
             ids = json.dumps([row[0] for rows in found.values() for row in rows])
-            connection.exec_driver_sql(
-                statements.LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)}
-            )
+            connection.execute(statements.LEASE, {"ids": ids, "now": to_text(now), "until": to_text(until)})
         return [
             Claim(contacts.contact(known[key]), self._events(rows, 1), now, until)
             for key, rows in found.items()
@@ -320,8 +317,8 @@ class Outbox:
         for start in range(0, len(ids), CHUNK):
             chunk = {"ids": json.dumps(ids[start : start + CHUNK])}
             with self._transaction() as connection:
-                connection.exec_driver_sql(statements.PURGE, chunk)
-                connection.exec_driver_sql(statements.PURGE_ATTEMPTS, chunk)
+                connection.execute(statements.PURGE, chunk)
+                connection.execute(statements.PURGE_ATTEMPTS, chunk)
 
     def save_state(
         self, values: Mapping[str, str], now: datetime, *, notice: tuple[str, Mapping[str, Any]] | None = None
@@ -339,21 +336,21 @@ class Outbox:
         with self._transaction() as connection:  # all or nothing, and of several drainers by one of them
             if by > timedelta(0):
                 values = {"keys": json.dumps(sorted(under_way))}
-                rows = connection.exec_driver_sql(statements.LEASED_TO, values)
-            elif connection.exec_driver_sql(statements.SET_BACK, {"now": to_text(now)}).rowcount:
-                rows = connection.exec_driver_sql(statements.AHEAD, {"now": to_text(now)})
+                rows = connection.execute(statements.LEASED_TO, values)
+            elif connection.execute(statements.SET_BACK, {"now": to_text(now)}).rowcount:
+                rows = connection.execute(statements.AHEAD, {"now": to_text(now)})
                 self.notices.shift(connection, now, told)
             else:
                 return
             for ids in _chunks([row[0] for row in rows]):  # the journal of each statement is in memory
-                connection.exec_driver_sql(statements.SHIFT, {"ids": json.dumps(ids), "by": told})
+                connection.execute(statements.SHIFT, {"ids": json.dumps(ids), "by": told})
 
     def recount(self) -> None:
         """Correct the depth by counting. Only a foreign hand in the file can have made it wrong."""
         [(pending, dead)] = self._look(statements.OFF)  # what others finish meanwhile leaves both as far off
         if pending or dead:
             with self._transaction() as connection:
-                connection.exec_driver_sql(statements.CORRECT, {"pending": pending, "dead": dead})
+                connection.execute(statements.CORRECT, {"pending": pending, "dead": dead})
 
     def _events(self, rows: Iterable[Sequence[Any]], claims: int = 0) -> tuple[Event, ...]:
         return tuple(event_of(row, self.default_source, claims=claims) for row in rows)
@@ -370,23 +367,23 @@ def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
     return (wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK))
 
 
-def _still_fresh(connection: Connection, admissions: Sequence[Admission]) -> list[Admission]:
+def _still_fresh(connection: sqlite3.Connection, admissions: Sequence[Admission]) -> list[Admission]:
     """The events that no other drainer admitted meanwhile."""
     ids = json.dumps([admission.event.id for admission in admissions])
-    fresh = {row[0] for row in connection.exec_driver_sql(statements.STILL_FRESH, {"ids": ids})}
+    fresh = {row[0] for row in connection.execute(statements.STILL_FRESH, {"ids": ids})}
     return [admission for admission in admissions if admission.event.id in fresh]
 
 
-def _clocks(connection: Connection, keys: Collection[str]) -> dict[str, str]:
+def _clocks(connection: sqlite3.Connection, keys: Collection[str]) -> dict[str, str]:
     """When the customers that have a head are due."""
-    rows = connection.exec_driver_sql(statements.HEADS_OF, {"keys": json.dumps(sorted(keys))})
+    rows = connection.execute(statements.HEADS_OF, {"keys": json.dumps(sorted(keys))})
     return {row[0]: row[1] for row in rows}
 
 
-def _held(connection: Connection, results: Sequence[Result]) -> dict[int, tuple[int, str]]:
+def _held(connection: sqlite3.Connection, results: Sequence[Result]) -> dict[int, tuple[int, str]]:
     """The attempt number and the time of the claim that each pending event of `results` is under now."""
     ids = json.dumps([event.id for result in results for event in result.claim.events])
-    rows = connection.exec_driver_sql(statements.HELD, {"ids": ids})
+    rows = connection.execute(statements.HELD, {"ids": ids})
     return {row[0]: (row[1], row[2]) for row in rows}
 
 

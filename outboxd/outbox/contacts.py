@@ -4,9 +4,8 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import EMPTIED, Contact, Others, Register, Stamp
@@ -77,7 +76,7 @@ def rows(connection: Connection, keys: Collection[str]) -> dict[str, Sequence[An
 
     Of one that another program removed there is but the key.
     """
-    found = connection.exec_driver_sql(CONTACTS, {"keys": json.dumps(list(keys))}).all()
+    found = connection.execute(CONTACTS, {"keys": json.dumps(list(keys))}).fetchall()
     return {key: (key, "", None) for key in keys} | {row[0]: row for row in found}
 
 

@@ -5,15 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.event import NO_ADDRESS, Event, Outcome
 from outboxd.keys import hashed
 from outboxd.outbox import addresses
 from outboxd.outbox.addresses import CUSTOMERS_BY_ADDRESS, GUESTS_BY_ADDRESS, Address, Ask, Holder
-from outboxd.outbox.rows import Write, at_once, execute, many, table
+from outboxd.outbox.rows import Write, at_once, execute, insert, many, table
 
 CUSTOMERS_BY_ID = """
 SELECT customer_key, contacts.source, customer_id, deleted_at IS NULL OR born_at IS NOT NULL,
@@ -99,7 +98,7 @@ def of(connection: Connection, admissions: Sequence[Admission]) -> dict[int, lis
     elsewhere, or gone, it leaves them their contact: news of the address may be old, and then nobody would
     answer for that.
     """
-    directory = _Directory(connection.exec_driver_sql, admissions)
+    directory = _Directory(connection.execute, admissions)
     found = {admission.event.id: directory.customers(admission) for admission in admissions}
     execute(connection, at_once(MAKE, directory.made))
     many(connection, NAME, directory.named)
@@ -127,8 +126,8 @@ def spread(connection: Connection, admissions: Sequence[Admission]) -> list[tupl
         first, *others = found[event.id]
         spread.append((event, first))
         for key in others:
-            made = connection.exec_driver_sql(COPY, {"id": event.id})
-            spread.append((replace(event, id=int(made.lastrowid)), key))
+            copy = replace(event, id=insert(connection, COPY, {"id": event.id}))
+            spread.append((copy, key))
     return spread
 
 

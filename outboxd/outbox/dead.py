@@ -3,8 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-
-from sqlalchemy import Connection
+from sqlite3 import Connection
 
 from outboxd.clock import to_text
 
@@ -25,10 +24,10 @@ RETURNING id
 def revive(connection: Connection, ids: Sequence[int], now: datetime) -> list[tuple[int, str | None]]:
     """Make those of `ids` that are dead pending again, with all their attempts: (id, customer key)."""
     values = {"ids": json.dumps(ids), "now": to_text(now)}
-    return [(row[0], row[1]) for row in connection.exec_driver_sql(REVIVE, values).all()]
+    return [(row[0], row[1]) for row in connection.execute(REVIVE, values).fetchall()]
 
 
 def drop(connection: Connection, ids: Sequence[int], by: str, now: datetime) -> list[int]:
     """End those of `ids` that are dead for good; nothing revives them. Their reason and payload are kept."""
     values = {"ids": json.dumps(ids), "by": by, "now": to_text(now)}
-    return [row[0] for row in connection.exec_driver_sql(DROP, values).all()]
+    return [row[0] for row in connection.execute(DROP, values).fetchall()]

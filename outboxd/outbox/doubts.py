@@ -8,13 +8,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-
-from sqlalchemy import Connection
+from sqlite3 import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Contact, Stamp
 from outboxd.outbox import contacts
-from outboxd.outbox.rows import EVENT, execute
+from outboxd.outbox.rows import EVENT, execute, insert
 
 KEPT = f"SELECT {EVENT} FROM outbox WHERE id = :id AND status = 'delivered' AND payload <> '{{}}'"
 
@@ -66,7 +65,7 @@ def settle(connection: Connection, doubt: Doubt, now: datetime) -> bool:
     """Write down what Brevo has, and tell the events again; False if the doubt does not stand any more."""
     ids = [stamp.event_id for stamp in doubt.told]
     values = {"key": doubt.customer_key, "synced_at": doubt.synced_at, "ids": json.dumps(ids)}
-    if connection.exec_driver_sql(STANDS, {**values, "size": len(ids)}).first() is None:
+    if connection.execute(STANDS, {**values, "size": len(ids)}).fetchone() is None:
         return False
     believed = contacts.load(connection, [doubt.customer_key])[doubt.customer_key]
     if not believed.is_legible:
@@ -74,7 +73,7 @@ def settle(connection: Connection, doubt: Doubt, now: datetime) -> bool:
     copies = {}
     for stamp in sorted(doubt.told, key=lambda stamp: stamp.event_id):
         copy = {"id": stamp.event_id, "at": to_text(stamp.at), "now": to_text(now)}
-        copies[stamp.event_id] = int(connection.exec_driver_sql(TELL_AGAIN, copy).lastrowid)
+        copies[stamp.event_id] = insert(connection, TELL_AGAIN, copy)
     execute(connection, contacts.save([_as_found(believed, doubt, copies)], now))
     return True
 

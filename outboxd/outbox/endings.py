@@ -4,8 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-
-from sqlalchemy import Connection
+from sqlite3 import Connection
 
 from outboxd.clock import milliseconds, to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
@@ -138,14 +137,14 @@ def warn(connection: Connection, tried: Sequence[Tried], now: datetime) -> None:
     told = [text for _, outcome, _ in tried for text in outcome.warnings]
     if not told:
         return
-    row = connection.exec_driver_sql("SELECT value FROM state WHERE key = 'warnings'").first()
+    row = connection.execute("SELECT value FROM state WHERE key = 'warnings'").fetchone()
     warnings: dict[str, tuple[int, str]] = json.loads(row[0]) if row else {}
     for text in told:
         count_before = warnings.pop(text, (0, ""))[0]
         warnings[text] = (count_before + 1, to_text(now))
     latest = dict(list(warnings.items())[-WARNINGS:])
     values = {"key": "warnings", "value": json.dumps(latest), "now": to_text(now)}
-    connection.exec_driver_sql(SAVE_STATE, values)
+    connection.execute(SAVE_STATE, values)
 
 
 def _detail(outcome: Outcome) -> str | None:

@@ -7,8 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-
-from sqlalchemy import Connection
+from sqlite3 import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import Claim
@@ -74,15 +73,15 @@ class Erasing:
             contact = contacts.load(connection, [customer_key])[customer_key]
             known = [address_key(each) for each in (contact.email, contact.synced_email) if each]
             values = {"key": customer_key, "now": to_text(now), "limit": self._chunk - 1}
-            head = connection.exec_driver_sql(HEAD_OF, values).first()
+            head = connection.execute(HEAD_OF, values).fetchone()
             others = {"key": customer_key, "addresses": json.dumps(known)}
-            if head is None or connection.exec_driver_sql(IN_IMPORT, others).first() is not None:
+            if head is None or connection.execute(IN_IMPORT, others).fetchone() is not None:
                 return None
-            newest = connection.exec_driver_sql(NEWEST_OF, values).all()
+            newest = connection.execute(NEWEST_OF, values).fetchall()
             ids = json.dumps(sorted({row[0] for row in [head, *newest]}))
             leased = {"ids": ids, "now": to_text(now), "until": to_text(now + lease)}
-            connection.exec_driver_sql(statements.LEASE, leased)
-            rows = connection.exec_driver_sql(CLAIMED, {"ids": ids}).all()
+            connection.execute(statements.LEASE, leased)
+            rows = connection.execute(CLAIMED, {"ids": ids}).fetchall()
             events = [event_of(row, self._default_source, is_claimed=True) for row in rows]
             events.sort(key=lambda event: event.id != head[0])
             return Claim(contact, tuple(events), now, now + lease)
@@ -105,4 +104,4 @@ class Erasing:
     def bury(self, customer_key: str) -> None:
         """Leave of a redacted customer the tombstone alone."""
         with self._transaction() as connection:
-            connection.exec_driver_sql(TOMBSTONE, {"key": customer_key})
+            connection.execute(TOMBSTONE, {"key": customer_key})

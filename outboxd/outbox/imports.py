@@ -7,14 +7,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim, Import, ImportRow
 from outboxd.outbox import contacts, totals
-from outboxd.outbox.rows import EVENT, event_of, execute, many
+from outboxd.outbox.rows import EVENT, event_of, execute, insert, many
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 """When the lease of a barred customer lapses; durations can still be added to it."""
@@ -90,30 +89,30 @@ class Ledger:
     def under_way(self) -> list[Import]:
         """The imports whose end is not recorded, oldest first."""
         with self._transaction() as connection:
-            return [_import(row) for row in connection.exec_driver_sql(UNDER_WAY)]
+            return [_import(row) for row in connection.execute(UNDER_WAY)]
 
     def barred(self, import_ids: Iterable[int]) -> list[tuple[str, str, datetime]]:
         """Of everyone in one of these imports: address key, customer key, and when they were claimed."""
         with self._transaction() as connection:
-            rows = connection.exec_driver_sql(BARRED, {"ids": json.dumps(list(import_ids))})
+            rows = connection.execute(BARRED, {"ids": json.dumps(list(import_ids))})
             return [(address, key, from_text(claimed_at)) for address, key, claimed_at in rows]
 
     def open(self, rows: Sequence[ImportRow], now: datetime) -> tuple[Import, list[ImportRow]]:
         """A new import; it bars the customers of `rows`. Returns those whose claims still hold, too."""
         with self._transaction() as connection:
             values = {"size": len(rows), "now": to_text(now)}
-            made = Import(int(connection.exec_driver_sql(OPEN, values).lastrowid), len(rows), now)
+            made = Import(insert(connection, OPEN, values), len(rows), now)
         for start in range(0, len(rows), self._chunk):
             with self._transaction() as connection:
                 _bar(connection, made.id, rows[start : start + self._chunk])
         with self._transaction() as connection:
-            held = {row[0] for row in connection.exec_driver_sql(BARRED_BY, {"import_id": made.id})}
+            held = {row[0] for row in connection.execute(BARRED_BY, {"import_id": made.id})}
         return made, [row for row in rows if row.customer_key in held]
 
     def started(self, import_id: int, process_id: int) -> None:
         """Brevo has taken the import over."""
         with self._transaction() as connection:
-            connection.exec_driver_sql(STARTED, {"import_id": import_id, "process_id": process_id})
+            connection.execute(STARTED, {"import_id": import_id, "process_id": process_id})
 
     def claims(self, import_id: int, *, after: str = "") -> list[Barred]:
         """The next claims that the import bars, by customer key; none left: none.
@@ -122,7 +121,7 @@ class Ledger:
         """
         values = {"import_id": import_id, "after": after, "limit": self._chunk}
         with self._transaction() as connection:
-            rows = connection.exec_driver_sql(ROWS_OF, values).all()
+            rows = connection.execute(ROWS_OF, values).fetchall()
             found = [(self._claim(connection, key, claimed_at), digest) for key, claimed_at, digest in rows]
             release(connection, [claim for claim, _ in found if not claim.events])
         return found
@@ -136,11 +135,11 @@ class Ledger:
         """The import is over, and what became of its rows is recorded."""
         with self._transaction() as connection:
             values = {"import_id": import_id, "status": status, "left_out": left_out, "now": to_text(now)}
-            ended = connection.exec_driver_sql(ENDED, values).rowcount
+            ended = connection.execute(ENDED, values).rowcount
             execute(connection, totals.add(imports={status: ended}))
 
     def _claim(self, connection: Connection, key: str, claimed_at: str) -> Claim:
-        rows = connection.exec_driver_sql(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).all()
+        rows = connection.execute(EVENTS_OF, {"key": key, "claimed_at": claimed_at}).fetchall()
         events = tuple(event_of(row[:-1], self._default_source, is_claimed=True) for row in rows)
         until = max((from_text(row[-1]) for row in rows), default=NEVER)
         return Claim(contacts.load(connection, [key])[key], events, from_text(claimed_at), until)
@@ -148,7 +147,7 @@ class Ledger:
 
 def release(connection: Connection, claims: Iterable[Claim]) -> None:
     """What became of these claims is recorded, and of their rows with them."""
-    if not connection.exec_driver_sql(ANYBODY).scalar():
+    if not connection.execute(ANYBODY).fetchone()[0]:
         return
     values = [{"key": each.contact.customer_key, "claimed_at": to_text(each.claimed_at)} for each in claims]
     many(connection, RELEASE, values)

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.clock import from_text, to_text
 from outboxd.event import Claim
@@ -38,7 +37,7 @@ class Leases:
         """The claims that nobody has recorded, but for those in imports; their leases may have lapsed."""
         found: dict[tuple[str, str], list[Sequence[Any]]] = {}
         with self._transaction() as connection:
-            for *row, key, claimed_at, until in connection.exec_driver_sql(UNDER_WAY):
+            for *row, key, claimed_at, until in connection.execute(UNDER_WAY):
                 found.setdefault((key, claimed_at), []).append((until, row))
             known = contacts.rows(connection, {key for key, _ in found})
         return [
@@ -57,5 +56,5 @@ class Leases:
         `met` are the customers, by their keys, and the addresses at which Brevo may have been told of them.
         """
         with self._transaction() as connection:
-            connection.exec_driver_sql(TAKE_OVER, {"at": to_text(at)})
+            connection.execute(TAKE_OVER, {"at": to_text(at)})
             execute(connection, contacts.overtake(met))

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.clock import to_text
 from outboxd.event import FINISHED_WELL, Event, Outcome, Verdict
@@ -140,11 +139,11 @@ class Notices:
     def claim(self, now: datetime, lease: timedelta) -> Notification | None:
         """The next one that is due, leased; nothing more is added to it."""
         with self._transaction() as connection:
-            row = connection.exec_driver_sql(DUE, {"now": to_text(now)}).first()
+            row = connection.execute(DUE, {"now": to_text(now)}).fetchone()
             if row is None:
                 return None
             id_, message_id, type_, data, created_at, attempts = row
-            connection.exec_driver_sql(CLAIM, {"id": id_, "until": to_text(now + lease)})
+            connection.execute(CLAIM, {"id": id_, "until": to_text(now + lease)})
         return Notification(id_, message_id, type_, json.loads(data), created_at, attempts + 1)
 
     def finish(self, told: Notification, error: str | None, now: datetime) -> None:
@@ -157,28 +156,28 @@ class Notices:
             "now": to_text(now),
         }
         with self._transaction() as connection:
-            finished = connection.exec_driver_sql(FINISH, values).rowcount
+            finished = connection.execute(FINISH, values).rowcount
             execute(connection, totals.add(notifications={told.type: finished if error is None else 0}))
 
     def put_back(self, told: Notification, error: str, at: datetime) -> None:
         """It is tried again at `at`."""
         values = {"id": told.id, "attempts": told.attempts, "error": error, "at": to_text(at)}
         with self._transaction() as connection:
-            connection.exec_driver_sql(PUT_BACK, values)
+            connection.execute(PUT_BACK, values)
 
     def shift(self, connection: Connection, now: datetime, by: str) -> None:
         """The clock was set back by so much, in SQLite's words."""
-        connection.exec_driver_sql(SHIFT, {"now": to_text(now), "by": by})
+        connection.execute(SHIFT, {"now": to_text(now), "by": by})
 
     def revive(self, now: datetime) -> int:
         """Give every dead one all its attempts again; how many there were."""
         with self._transaction() as connection:
-            return int(connection.exec_driver_sql(REVIVE, {"now": to_text(now)}).rowcount)
+            return int(connection.execute(REVIVE, {"now": to_text(now)}).rowcount)
 
     def drop(self) -> int:
         """Delete every dead one; how many there were."""
         with self._transaction() as connection:
-            return int(connection.exec_driver_sql(DROP).rowcount)
+            return int(connection.execute(DROP).rowcount)
 
     def _sum_up(
         self, connection: Connection, type_: str, told: Iterable[tuple[Event, Outcome]], now: datetime
@@ -186,12 +185,12 @@ class Notices:
         total = _Sum()
         for event, outcome in told:
             total.add(event, outcome)
-        row = connection.exec_driver_sql(OPENED, {"type": type_}).first()
+        row = connection.execute(OPENED, {"type": type_}).fetchone()
         if row is None:
             _insert(connection, type_, total.onto({}), now, now + self._wanted.interval, is_open=True)
         else:
             data = total.onto(json.loads(row[1]))
-            connection.exec_driver_sql(ADD, {"id": row[0], "data": json.dumps(data)})
+            connection.execute(ADD, {"id": row[0], "data": json.dumps(data)})
 
 
 def _one(event: Event, outcome: Outcome, customer_key: str | None) -> dict[str, Any]:
@@ -221,4 +220,4 @@ def _insert(
         "at": to_text(at),
         "now": to_text(now),
     }
-    connection.exec_driver_sql(WRITE, values)
+    connection.execute(WRITE, values)

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from sqlite3 import Connection
 from typing import Any
-
-from sqlalchemy import Connection
 
 from outboxd.clock import from_text
 from outboxd.database import decoded
@@ -59,13 +58,20 @@ def at_once(sql: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> list[
 def execute(connection: Connection, writes: Iterable[Write]) -> None:
     """Execute them in their order."""
     for sql, values in writes:
-        connection.exec_driver_sql(sql, values)
+        connection.execute(sql, values)
 
 
 def many(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Execute `sql` once for each of `rows`."""
-    if rows:
-        connection.exec_driver_sql(sql, [dict(row) for row in rows])
+    connection.executemany(sql, rows)
+
+
+def insert(connection: Connection, sql: str, values: Mapping[str, Any]) -> int:
+    """Execute `sql`, which inserts one row; its id."""
+    made = connection.execute(sql, values).lastrowid
+    if made is None:
+        raise TypeError(f"not an INSERT: {sql}")
+    return made
 
 
 def _moment(text: Any) -> datetime | None:

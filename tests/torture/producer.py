@@ -28,7 +28,7 @@ def produce(events: Path, acknowledged: Path, outbox: Path) -> None:
             idempotency_key=f"{events.stem}-{number}",
             db=outbox,
         )
-        print(told, flush=True)
+        print(f"{told}\n", end="", flush=True)  # however Python buffers, no kill comes between the two
 
 
 def end_of(acknowledged: Path) -> Path:
