@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def _shell(command: str, place: Place) -> None:
     if not command.startswith(LASTING):
         _run(["bash", "-euo", "pipefail", "-c", command], place)
         return
+    command = re.sub(r"(?<=--port )\d+", lambda _: str(_free_port()), command)
     process = subprocess.Popen(command.split(), cwd=directory, env=environ, stderr=subprocess.PIPE, text=True)
     if command == "outboxd run":
         until(lambda: json.loads(_run(["outboxd", "status", "--json"], place))["pending"] == 0)
@@ -112,6 +114,13 @@ def _run(command: list[str], place: Place) -> str:
     done = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
     return done.stdout
+
+
+def _free_port() -> int:
+    """The port of a sample may be somebody's already."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 def _is_listening(port: int) -> bool:
