@@ -49,6 +49,23 @@ def test_a_new_file_is_made_and_a_current_one_left_alone(tmp_path: Path) -> None
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_what_is_current_costs_no_library_of_migrations(tmp_path: Path) -> None:
+    """They would take a quarter of a daemon's memory."""
+    path = tmp_path / "outbox.db"
+    database.migrate(path)
+    program = f"""
+import sys
+from pathlib import Path
+from outboxd import daemon, database
+from outboxd.outbox import Outbox
+database.migrate(Path({str(path)!r}))
+Outbox(Path({str(path)!r}), default_source="custom").close()
+print({{"sqlalchemy", "alembic"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_known_revisions_are_those_of_the_migrations() -> None:
     script = Config()
     script.set_main_option("script_location", database.migrations())
