@@ -240,6 +240,21 @@ def test_of_who_was_erased_and_came_and_left_again_since_no_former_life_comes_ba
     assert_gone(shop)
 
 
+def test_a_redaction_that_is_older_than_the_deletion_before_it_is_one(shop: Shop, saved: Path) -> None:
+    shop.sent("created", id=7, **BODY)
+    shop.later(minutes=1)
+    before = clock.to_text(shop.clock())
+    shop.later(minutes=1)
+    shop.sent("deleted", id=7)
+    back_up(shop.path, saved)
+    shop.insert("customer_redacted", {"id": 7, "updatedAt": before})
+    shop.drain()
+    shop.later(minutes=1)
+    shop.sent("created", id=7, email="anna@example.com")
+    assert back(shop, saved).then.erased == 1
+    assert_gone(shop)
+
+
 @pytest.mark.parametrize("was_pending", [False, True], ids=["written since", "pending in the backup"])
 def test_where_what_happened_since_was_pruned_whoever_left_since_counts_as_erased(
     shop: Shop, saved: Path, was_pending: bool

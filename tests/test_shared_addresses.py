@@ -224,10 +224,11 @@ def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_custome
     shop.later(seconds=1)
     shop.sent("updated", id=1, lastName="Leigh")
     shop.later(seconds=1)
-    if is_deleted_first:
-        assert shop.sent("deleted", id=1)["attempts_made"][0]["verdict"] == "unchanged"
+    first, *others = ("deleted", "redacted") if is_deleted_first else ("redacted",)
+    assert shop.sent(first, id=1)["attempts_made"][0]["verdict"] == "delivered"
+    for event in others:
         shop.later(seconds=1)
-    assert shop.sent("redacted", id=1)["attempts_made"][0]["verdict"] == "delivered"
+        shop.sent(event, id=1)
     assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann"}
     shop.later(seconds=1)
     shop.sent("updated", id=2, lastName="Bee")
@@ -348,6 +349,69 @@ def test_whoever_moves_away_from_a_shared_contact_leaves_nothing_there_that_they
     assert shop.contact(BOTH["email"])["attributes"] == {"FIRSTNAME": "Ann"}
     theirs = {"FIRSTNAME": "Ann", "LASTNAME": "Bee", "SMS": "4915112345678"}
     assert shop.contact("bob@example.com")["attributes"] == theirs
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+def test_whoever_is_deleted_leaves_nothing_that_another_customer_could_take_along(
+    make_shop: MakeShop, behavior: str
+) -> None:
+    shop = make_shop(mapping=PHONED, options={"delete_behavior": behavior})
+    shop.sent("created", id=1, email=BOTH["email"], firstName="Bob")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, email=BOTH["email"], lastName="Lee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("deleted", id=2)
+    shop.later(seconds=1)
+    shop.sent("updated", id=1, email=BOB["email"])
+    assert shop.contact("bob@example.com")["attributes"] == {"FIRSTNAME": "Bob"}
+
+
+@pytest.mark.parametrize(
+    "end", [("redacted", {}), ("deleted", {}), ("updated", {"email": "new@example.com"})]
+)
+def test_what_was_brought_to_a_shared_contact_goes_with_who_brought_it(
+    shop: Shop, end: tuple[str, dict[str, str]]
+) -> None:
+    """Though the other one had said something else, after it was said and before it was brought."""
+    shop.sent("created", **BOB)
+    shop.later(seconds=1)
+    shop.sent("created", **ANN)
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, email=ANN["email"])
+    assert people(shop) == {ANN["email"]: "Bob"}
+    shop.later(seconds=1)
+    shop.sent(end[0], id=2, **end[1])
+    assert people(shop)["ann@example.com"] is None
+
+
+def test_a_blank_takes_nothing_of_another_customer_along(make_shop: MakeShop) -> None:
+    shop = make_shop(mapping=PHONED)
+    shop.sent("created", **ANN, lastName="Lee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("created", **{**BOB, "email": ANN["email"]}, lastName="", phone="")
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, email=BOB["email"])
+    assert shop.contact("bob@example.com")["attributes"] == {"FIRSTNAME": "Bob"}
+
+
+@pytest.mark.parametrize("behavior", ["soft", "hard"])
+@pytest.mark.parametrize("late", ["updated", "deleted"])
+def test_late_news_of_the_deleted_takes_no_guests_contact(
+    make_shop: MakeShop, behavior: str, late: str
+) -> None:
+    shop = make_shop(options={"delete_behavior": behavior})
+    shop.sent("created", email=ANN["email"], firstName="Ann")
+    shop.later(seconds=1)
+    shop.sent("created", **BOB)
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, email=ANN["email"])
+    shop.later(seconds=1)
+    shop.sent("deleted", id=2)
+    shop.later(seconds=1)
+    shop.sent(late, id=2, email=ANN["email"])
+    shop.later(seconds=1)
+    shop.sent("updated", email=ANN["email"], firstName="Anna")
+    assert people(shop) == {ANN["email"]: "Anna"}
 
 
 def test_what_was_perhaps_delivered_of_one_customer_is_not_believed_of_another(shop: Shop) -> None:

@@ -1,6 +1,6 @@
 """The registers: of each attribute the newest value, whoever of those who have the contact said it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from outboxd.event import EMPTIED, Contact, Others, Register, Stamp, Statement, digest
@@ -74,17 +74,33 @@ def outlived(
 
 def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> frozenset[str]:
     """What the contact brings along to an address: it counts as said when it moved there."""
-    brought = {
-        name: register._replace(stamp=newest(moved_at, register.stamp) or register.stamp)
-        for name, register in contact.fields.items()
-    }
+    brought = _arrived(contact.fields, moved_at)
     return frozenset(brought) - overruling(others.said, brought)
 
 
-def left_behind(contact: Contact, others: Others, policy: Policy) -> dict[str, Any]:
+def left_behind(
+    contact: Contact, others: Others, policy: Policy, doubtful: Sequence[Statement] = ()
+) -> dict[str, Any]:
     """What stays of this customer alone, emptied, in a contact that they leave to others."""
-    told = {name: register for name, register in contact.fields.items() if register.digest != UNKNOWN}
-    return emptied_of(told, others, policy)
+    had = {**perhaps_given(doubtful), **_arrived(contact.fields, contact.email_at)}
+    return emptied_of(had, others, policy)
+
+
+def blanked(fields: Mapping[str, Register], names: Collection[str]) -> dict[str, Register]:
+    """The registers once these are emptied."""
+    return {
+        name: register._replace(digest=EMPTIED) if name in names else register
+        for name, register in fields.items()
+    }
+
+
+def _arrived(fields: Mapping[str, Register], at: Stamp | None) -> dict[str, Register]:
+    """Values as they are said at an address to which they were brought at that time; blanks bring nothing."""
+    return {
+        name: register._replace(stamp=newest(at, register.stamp) or register.stamp)
+        for name, register in fields.items()
+        if register.digest != EMPTIED
+    }
 
 
 def perhaps_given(doubtful: Sequence[Statement]) -> dict[str, Register]:

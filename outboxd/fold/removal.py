@@ -8,7 +8,7 @@ from outboxd.event import Change, Contact, Nothing, Others, Remove, Stamp, State
 from outboxd.fold.consent import opts_out_at
 from outboxd.fold.life import GONE, address_at
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import emptied_of, perhaps_given
+from outboxd.fold.registers import blanked, left_behind
 
 BEFORE = Nothing(Verdict.SUPERSEDED, "the customer was deleted before")
 
@@ -29,26 +29,26 @@ def removal(
     Another customer's contact stays. `blocking` are the deletions that count as an opt-out, `doubtful` the
     statements that an earlier attempt, its end unknown, may have delivered.
     """
+    may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
+    was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly)
     address = _whose(contact, statements)
     stays = address is not None and others(address).are_alive
-    may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
-    was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly or stays)
     if was_removed and not stays:
         return BEFORE, told
-    if not policy.deletes_softly and (told.is_redacted or not stays):  # what stays may yet have to be emptied
+    emptied = left_behind(contact, others(address), policy, doubtful) if address and stays else {}
+    if not policy.deletes_softly:
         gone = replace(told, email=None, email_at=None, synced_email=None, fields={}, labels={})
     elif told.accepts_marketing is not False and not stays:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
     else:
-        gone = told
+        gone = replace(told, fields=blanked(told.fields, emptied))
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
     gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
     if stays:
-        had = {**perhaps_given(doubtful), **contact.fields} if told.is_redacted else {}
         is_known = contact.accepts_marketing is False and not contact.is_overtaken
         opts_out = not is_known and opts_out_at(address, contact, statements, blocking)
-        change = _stay(address, others(address), emptied_of(had, others(address), policy), opts_out=opts_out)
+        change = _stay(address, others(address), emptied, opts_out=opts_out)
         return BEFORE if was_removed and isinstance(change, Nothing) else change, gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
@@ -62,8 +62,8 @@ def _whose(contact: Contact, statements: Sequence[Statement]) -> str | None:
 
 
 def _stay(address: str, others: Others, emptied: Mapping[str, Any], *, opts_out: bool) -> Change:
-    """What is told of a customer who is gone where another one has the contact: their opt-out, and `emptied`
-    of what they said, if they are to be forgotten.
+    """What is told of a customer who is gone where another one has the contact: their opt-out, and what only
+    they said, `emptied`.
     """
     if not opts_out and not emptied:
         return Nothing(Verdict.UNCHANGED, STAYS)

@@ -243,8 +243,7 @@ class _Directory:
 
 def _comes_along(guest: Holder, heir: Holder) -> bool:
     """Whether the contact of the guest, if they have one, is the heir's from now on."""
-    is_new = heir.is_alive and not heir.addresses
-    return is_new or guest.addresses <= heir.addresses
+    return heir.is_alive and (not heir.addresses or guest.addresses <= heir.addresses)
 
 
 def _addresses(admission: Admission) -> list[Address]:

@@ -65,17 +65,20 @@ ALL_SINCE = """
 )
 """
 
-# Of whoever has left and come back since it is not known whether the shop only deleted them. If they left
-# once more, the emptied events of an erasure tell, as long as none of that time was pruned.
+# The emptied events of an erasure tell, as long as none of that time was removed. Of whoever has left and
+# come back since it is not known whether the shop only deleted them.
 ERASED = f"""
 CREATE TEMP TABLE erased AS
 SELECT customer_key FROM present.contacts AS new LEFT JOIN main.contacts AS old USING (customer_key)
 WHERE new.is_redacted > ifnull(old.is_redacted, 0)
-   OR new.deleted_at IS NOT old.deleted_at AND new.deleted_at IS NOT NULL
-      AND (new.is_redacted = 1 OR new.born_at IS NOT NULL OR NOT ({ALL_SINCE}) OR customer_key IN (
-          SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
-          WHERE emptied.payload = '{{}}' AND was.payload IS NOT '{{}}'
-      ))
+   OR new.deleted_at IS NOT NULL AND (
+      customer_key IN (
+         SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
+         WHERE emptied.payload = '{{}}' AND was.payload IS NOT '{{}}'
+      )
+      OR new.deleted_at IS NOT old.deleted_at AND (new.is_redacted = 1 OR new.born_at IS NOT NULL)
+      OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND NOT ({ALL_SINCE})
+   )
 """
 
 # Who was erased since stays erased: their events go; what is known of them now comes, a tombstone or a new

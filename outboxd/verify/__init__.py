@@ -7,17 +7,18 @@ Memory stays flat: of the addresses that were listed a temporary table keeps the
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from outboxd.backoff import Backoff
 from outboxd.brevo.listing import Page
-from outboxd.clock import to_text
+from outboxd.clock import from_text, to_text
 from outboxd.errors import BlockedError, BrevoError
 from outboxd.event import Outcome, Verdict
 from outboxd.keys import address_key
 from outboxd.verify.believed import Believed, at_addresses, everyone, owners
-from outboxd.verify.comparison import Difference, Kind, Wishes, compare, is_older, missing, remaining
+from outboxd.verify.comparison import Difference, Kind, Wishes, compare, missing, remaining
 
 __all__ = ["Difference", "Kind", "Verification", "Wishes", "patiently"]
 
@@ -111,11 +112,13 @@ class Verification:
         return is_left_out
 
     def _should_be_gone(self, customer: Believed, contact: Mapping[str, Any]) -> bool:
-        """Whether we removed them for good, and later than this contact was made."""
+        """Whether we removed them for good, and later than this contact was made: newer ones are not ours."""
         is_removed = customer.address is None and not customer.is_alive and customer.synced_at is not None
         if not is_removed or (self._wishes.deletes_softly and not customer.is_redacted):
             return False
-        return is_older(contact, customer)
+        with suppress(ValueError):
+            return from_text(str(contact.get("createdAt"))) < from_text(str(customer.synced_at))
+        return False
 
 
 def patiently(

@@ -8,14 +8,12 @@ living decides, of each attribute and of the consent.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice, permutations
+from itertools import permutations
 from typing import Any
 
-from outboxd.clock import from_text
 from outboxd.event import EMPTIED, PHONES, Attribute, digest
 from outboxd.values import CLEARED
 from outboxd.verify.believed import Believed
@@ -96,7 +94,7 @@ def compare(customers: Sequence[Believed], found: Mapping[str, Any], wishes: Wis
     is_blocked = found.get("emailBlacklisted") is True
     living = [customer for customer in customers if customer.is_alive]
     if not living:
-        return [] if is_blocked else _undead(customers, found, wishes)
+        return [] if is_blocked else [_undead(customers[0], wishes)]
     differences = {customer.customer_key: Difference(customer, frozenset()) for customer in living}
 
     def note(customer: Believed, kind: Kind, **attributes: str) -> None:
@@ -151,19 +149,11 @@ def _option(value: Any, attribute: Attribute) -> Any:
     return attribute.options.get(str(value).casefold(), value)
 
 
-def is_older(found: Mapping[str, Any], customer: Believed) -> bool:
-    """Whether Brevo had the contact before we heard of the customer last: a newer one is not ours."""
-    with suppress(ValueError):
-        return from_text(str(found.get("createdAt"))) < from_text(str(customer.synced_at))
-    return False
-
-
-def _undead(customers: Sequence[Believed], found: Mapping[str, Any], wishes: Wishes) -> list[Difference]:
+def _undead(customer: Believed, wishes: Wishes) -> Difference:
     """Somebody deleted whom mails still reach."""
     if wishes.deletes_softly:
-        return [Difference(customers[0], frozenset({Kind.OPT_OUT}))]
-    ours = (each for each in customers if is_older(found, each))
-    return [remaining(each, str(each.address)) for each in islice(ours, 1)]
+        return Difference(customer, frozenset({Kind.OPT_OUT}))
+    return Difference(customer, frozenset({Kind.REMAINS}), remains_at=customer.address)
 
 
 def _differing(
