@@ -161,9 +161,10 @@ class Relay:
                 seen = self._wake.seen()
                 pause = self.step()
                 is_idle = not self._crew.jobs and not self._unrecorded and not self._notifying.is_busy
-                has_work = self._has_work(later=until_nothing_waits)
-                self.is_drained = not has_work and self._importing.is_idle and self.paused is None
-                if is_idle and (self.is_drained or self._is_stopped()):
+                has_work = self._has_work(later=until_nothing_waits) or not self._importing.is_idle
+                is_held_up = self.lane.state == "blocked" and self._has_work(later=True)
+                self.is_drained = not (has_work or is_held_up) and self.paused is None
+                if is_idle and (not has_work or self._is_stopped()):
                     return self._delivery.check()
                 self._sleep(pause, seen)
 

@@ -146,6 +146,18 @@ def test_a_drain_that_is_blocked_says_why(
     assert json.loads(run(shop, tmp_path, "status", "--json").output)["lane"]["state"] == "blocked"
 
 
+def test_a_drain_that_cannot_reach_brevo_says_so_each_time(shop: Shop, operate: Any) -> None:
+    """The events are put off until the next probe: that they are not due then is no success."""
+    from outboxd.brevo.sandbox import Fault
+
+    shop.sandbox.faults.add(Fault(behaviour="reset"))
+    shop.enqueue("created", id=1, email="mara@example.com")
+    for _ in "ab":
+        result = operate("drain")
+        assert exit_code(result) == 75
+        assert "the lane is blocked" in result.output
+
+
 def test_a_drain_that_would_wait_long_says_until_when(shop: Shop, operate: Any) -> None:
     from outboxd.brevo.sandbox import Fault
 
