@@ -31,7 +31,8 @@ class Anchor:
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = path
         self._place = os.path.realpath(path)  # SQLite makes the log where the file itself is
-        self._file = database.identity(path)
+        self._follows = os.path.islink(path)
+        self._file = self._identity()
         self._log: Log | None = None
 
     def hold_log(self) -> None:
@@ -55,7 +56,12 @@ class Anchor:
     @property
     def holds_file(self) -> bool:
         """… and the file, whatever its log."""
-        return database.identity(self._path) == self._file
+        return self._identity() == self._file
+
+    @property
+    def is_file_linked(self) -> bool:
+        """Whether a link that came later leads to the file: others have a log of it at another place."""
+        return not self.holds_file and database.identity(self._path) == self._file
 
     @property
     def is_log_at_its_place(self) -> bool:
@@ -71,6 +77,8 @@ class Anchor:
         place: all that others wrote would be gone. Only readers do neither.
         """
         try:
+            if self.is_file_linked:
+                return True
             found = self._beside()
         except OutboxdError:
             return True
@@ -96,6 +104,12 @@ class Anchor:
         for suffix in SUFFIXES:
             with suppress(OSError):
                 os.unlink(f"{self._place}{suffix}")
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What lies at the path. A link that came later leads elsewhere, be it to the same file: those who
+        follow it make their log there.
+        """
+        return database.identity(self._path, follows=self._follows)
 
     def _beside(self) -> Log:
         return tuple(database.identity(f"{self._place}{suffix}") for suffix in SUFFIXES)

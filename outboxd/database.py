@@ -105,6 +105,8 @@ def connect(path: str | PathLike[str], *, read_only: bool = False) -> sqlite3.Co
 
 
 def _opened(path: str | PathLike[str], mode: str) -> sqlite3.Connection:
+    if os.path.exists(path) and not os.path.isfile(path):  # whoever opened a pipe would wait for ever
+        raise sqlite3.OperationalError("no regular file")
     return sqlite3.connect(
         f"file:{_quoted(os.fspath(path))}?mode={mode}",
         uri=True,
@@ -200,10 +202,13 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def identity(path: str | PathLike[str]) -> tuple[int, int] | None:
-    """Which file lies at `path`, whatever it holds; None if there is none. It is looked at, never opened."""
+def identity(path: str | PathLike[str], *, follows: bool = True) -> tuple[int, int] | None:
+    """Which file lies at `path`, whatever it holds; None if there is none. It is looked at, never opened.
+
+    A link is that which it leads to, if one `follows` it.
+    """
     try:
-        found = os.stat(path)
+        found = os.stat(path, follow_symlinks=follows)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

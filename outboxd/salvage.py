@@ -47,10 +47,10 @@ def _pending(copied: Path) -> int | None:
 
 def _hint(outbox: Outbox, target: Path, pending: int | None) -> str | None:
     """What is to be done about what the copy has; nothing, where the outbox has it, too."""
-    if pending != 0 and not outbox.anchor.holds_file:
-        return f"to have it back: outboxd restore {target}"
     if outbox.is_log_lost:
         return "shops wrote without what is in there: send its customers again with outboxd backfill"
+    if pending != 0 and not outbox.anchor.holds_file:
+        return f"to have it back: outboxd restore {target}"
     return None
 
 

@@ -1,6 +1,7 @@
 """The outbox is reached by a link: what lies beside the file itself counts, and the link may be changed."""
 
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,25 @@ def test_a_link_that_leads_elsewhere_while_a_daemon_runs_is_followed(tmp_path: P
             daemon.says(f"another file has taken the place of {daemon.database}")
             until(lambda: sandbox.contact("ann2@example.com"))
             until(lambda: daemon.status()["delivered"] == 1)
+
+
+def test_an_outbox_that_is_moved_behind_a_link_while_a_daemon_runs_is_spoilt_by_nobody(
+    tmp_path: Path,
+) -> None:
+    """It is the same file, with another log: that of the daemon does not fit any more."""
+    new_outbox(tmp_path / "outbox.db")
+    with Sandbox() as sandbox, Daemon(write_config(tmp_path / "config.yaml", sandbox.url)) as daemon:
+        created(daemon.ready().database, 1)
+        until(lambda: daemon.status()["delivered"] == 1)
+        daemon.database.rename(tmp_path / "real.db")
+        daemon.database.symlink_to("real.db")
+        pool.close()  # another program of the shop's
+        created(daemon.database, 2)
+        daemon.says(f"another file has taken the place of {daemon.database}")
+        until(lambda: sandbox.contact("ann2@example.com"))
+        daemon.send(signal.SIGTERM)
+        assert daemon.ended() == 0
+    backup.check(tmp_path / "real.db")
 
 
 def test_a_link_that_leads_nowhere_is_given_an_outbox_where_it_leads(tmp_path: Path) -> None:

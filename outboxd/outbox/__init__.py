@@ -131,7 +131,8 @@ class Outbox:
         """
         if not self._is_log_settled:
             with turn(self.path):
-                self.is_log_lost = self.anchor.holds_file and self.anchor.is_log_outdated
+                is_outdated = self.anchor.holds_file and self.anchor.is_log_outdated
+                self.is_log_lost = is_outdated or self.anchor.is_file_linked
                 if not (self.is_log_lost or self.anchor.is_log_at_its_place):  # else others write by now
                     self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._is_log_settled = True
