@@ -5,7 +5,7 @@ What is copied is one state of the file, whole and checked. It knows nothing of 
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -33,18 +33,25 @@ class DamagedError(DatabaseError):
 
 
 def back_up(
-    source: Path, target: Path, *, force: bool = False, advance: Advance = lambda _d, _a: None
+    source: Path,
+    target: Path,
+    *,
+    force: bool = False,
+    needed: Iterable[Path] = (),
+    advance: Advance = lambda _d, _a: None,
 ) -> int:
     """Copy the outbox at `source` to `target`, whole and checked, or not at all; its size in bytes.
 
-    Raises BackupError if something is there already, unless it is a file and `force`, or if it is part of the
-    outbox; DamagedError and SchemaError of `source`.
+    Raises BackupError if something is there already, unless it is a file and `force`, or if it is `needed` or
+    part of the outbox; DamagedError and SchemaError of `source`.
     """
     file = place.target(target)  # a link stays, and leads to the backup
     if file is None:
         raise BackupError(f"{target} is no regular file", hint="name another one")
     if place.is_among(file, place.files(source)):
         raise BackupError(f"{file} belongs to the outbox itself", hint="name another file")
+    if place.is_among(file, needed):
+        raise BackupError(f"{file} would be overwritten, and is needed", hint="name another file")
     if os.path.exists(file) and not force:
         raise BackupError(f"{file} is there already", hint="name another file, or say --force")
     if os.path.exists(f"{file}-wal"):
@@ -144,6 +151,8 @@ def check(path: Path) -> str:
 
     Raises BackupError, SchemaError, NoOutboxError if nobody can read it, and DatabaseError.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BackupError(f"{path} is no regular file", hint="name a file made by: outboxd backup")
     try:
         path.open("rb").close()  # it is nobody's who works with it: there are no locks to lose
     except OSError as error:

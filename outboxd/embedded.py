@@ -61,7 +61,7 @@ class CustomerSync:
 
     def trigger(self, event: Mapping[str, Any], *, idempotency_key: str | None = None) -> int:
         """Write {event, data} (and timestamp, if you like) to the outbox; its id."""
-        if "event" not in event or "data" not in event:
+        if not isinstance(event, Mapping) or "event" not in event or "data" not in event:
             raise EventError(
                 "an event is {event, data}", hint='such as {"event": "customer_created", "data": {…}}'
             )

@@ -43,6 +43,9 @@ _LISTS = {"": "item", **{page: f"{page}.item" for page in _PAGES}} | {
 }
 """Where lists of customers stand in a document, and where the customers stand in them."""
 
+_BROKEN = (ijson.JSONError, ValueError, SystemError)
+"""What ijson raises at a document; the last two for a number of thousands of digits."""
+
 DEEPEST = 64
 """How deep values may lie in a JSON document: what shops export is nested a few times."""
 
@@ -191,7 +194,7 @@ def _list_in(head: bytes) -> str | None:
         for place, event, _ in ijson.parse(_shallow(ijson.basic_parse(io.BytesIO(head)))):
             if event == "start_array" and place in _LISTS:
                 return _LISTS[place]
-    except ijson.JSONError:  # the head ends somewhere within
+    except _BROKEN:  # the head ends somewhere within
         return None
     return None
 
@@ -360,7 +363,7 @@ def _json(stream: BinaryIO, head: bytes) -> Iterator[Row | Refusal]:
             found = _customer(number, next(items))
         except StopIteration:
             return
-        except ijson.JSONError:
+        except _BROKEN:
             yield Refusal(number, f"{NOT_JSON} from here on, so nothing after it could be read")
             return
         if found is not None:

@@ -28,7 +28,7 @@ from outboxd.backup import (
     plain,
     schema,
 )
-from outboxd.errors import EX_USAGE, HeldError, OutboxdError
+from outboxd.errors import EX_USAGE, HeldError, NoOutboxError, OutboxdError
 from outboxd.outbox.restoring import Then, compare, prepare
 from outboxd.part import discard, making, sync
 
@@ -117,6 +117,8 @@ def restore(
         raise BackupError(f"{backup} is the outbox itself", hint="name a file made by: outboxd backup")
     check(backup)
     outbox = Path(os.path.realpath(outbox))  # the file itself, and what lies beside it, not a link to it
+    if (fault := place.impossible(outbox)) is not None:
+        raise NoOutboxError(fault.told, hint=fault.mend)
     aside = free(outbox.with_name(f"{outbox.name}.before-{now:%Y%m%dT%H%M%SZ}"))
     with _alone(outbox, who), making(outbox) as part:
         is_sound, is_known = _seen(outbox)

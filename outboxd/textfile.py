@@ -1,5 +1,6 @@
 """A text file that readers see whole: as it was, or as it is now. It knows nothing of what it says."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +8,7 @@ from pathlib import Path
 from tempfile import mkstemp
 
 from outboxd import place
-from outboxd.errors import OutboxdError, RightsError
+from outboxd.errors import DatabaseError, OutboxdError, RightsError
 from outboxd.logs import line, logger
 
 MODE = 0o644
@@ -50,6 +51,9 @@ def _beside(path: Path, needed: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
             with suppress(OSError):
                 os.unlink(made)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            told = f"{path} cannot be written: {error.strerror}"
+            raise DatabaseError(told, hint=f"make room; see it with: df -h {target.parent}") from error
         raise RightsError(
             f"{path} cannot be written: {error.strerror}",
             hint=f"create {target.parent}, let this user write there, and name it in systemd's "

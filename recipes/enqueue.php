@@ -15,6 +15,6 @@ function enqueue(string $event, array $customer, ?string $idempotencyKey = null)
 }
 
 if (realpath($argv[0] ?? '') === __FILE__) {
-    $customer = json_decode(file_get_contents('php://stdin'), true, 512, JSON_THROW_ON_ERROR);
+    $customer = json_decode(file_get_contents('php://stdin'), true, 512, JSON_THROW_ON_ERROR | JSON_BIGINT_AS_STRING);
     enqueue($argv[1], $customer, $argv[2] ?? null);
 }

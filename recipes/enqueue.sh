@@ -7,7 +7,10 @@ event=$1 key=${2-}
 # Whatever a name holds, quotes and line ends included: no part of it is read as SQL, and none is seen by `ps`.
 text() { printf "CAST(x'%s' AS TEXT)" "$(od -An -v -tx1 | tr -d ' \n')"; }
 
-sqlite3 -batch -bail "file:${OUTBOXD_DATABASE:-/var/lib/outboxd/outbox.db}?mode=rw" <<SQL
+# In a URI, whose mode never makes the file, these three signs stand for others.
+outbox=$(printf %s "${OUTBOXD_DATABASE:-/var/lib/outboxd/outbox.db}" | sed 's/%/%25/g; s/?/%3f/g; s/#/%23/g')
+
+sqlite3 -batch -bail "file:$outbox?mode=rw" <<SQL
 .timeout 10000
 .parameter set :event   "$(printf %s "$event" | text)"
 .parameter set :key     "$(printf %s "$key" | text)"

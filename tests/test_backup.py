@@ -107,6 +107,10 @@ def test_nothing_is_overwritten_unasked_and_the_outbox_itself_never(db: Path, sa
         for own in place.files(db):
             with pytest.raises(BackupError, match="the outbox itself"):
                 back_up(db, own, force=force)
+    key = db.with_name("key")
+    key.write_text("xkeysib-a")
+    with pytest.raises(BackupError, match="is needed"):
+        back_up(db, key, force=True, needed=[key])
     other = db.with_name("other.db")
     database.migrate(other)
     with closing(database.connect(other)) as connection:
@@ -927,6 +931,19 @@ def test_a_backup_goes_through_a_link_and_over_nothing_but_a_file(db: Path, save
     with pytest.raises(BackupError, match="is no regular file"):
         back_up(db, pipe, force=True)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_replaced(db: Path, saved: Path) -> None:
+    back_up(db, saved)
+    pipe = saved.with_name("pipe")
+    os.mkfifo(pipe)
+    with pytest.raises(BackupError, match="is no regular file"):
+        restore(pipe, db, clock.wall())
+    for at, told in ((pipe, "is no regular file"), (Path("/"), "is a directory")):
+        with pytest.raises(NoOutboxError, match=told):
+            restore(saved, at, clock.wall())
+    with pytest.raises(NoOutboxError, match="is no regular file"):
+        database.connect(pipe)
 
 
 @needs_mounts

@@ -113,8 +113,8 @@ def test_a_second_drainer_is_told_who_drains(tmp_path: Path) -> None:
         made(tmp_path, sandbox).drain()
 
 
-@pytest.mark.parametrize("event", [{}, {"event": "customer_created"}, {"data": {"id": 1}}])
-def test_an_event_without_its_parts_is_refused(tmp_path: Path, event: dict[str, Any]) -> None:
+@pytest.mark.parametrize("event", [{}, {"event": "customer_created"}, {"data": {"id": 1}}, None, 5])
+def test_an_event_without_its_parts_is_refused(tmp_path: Path, event: Any) -> None:
     with Sandbox() as sandbox, pytest.raises(EventError):
         made(tmp_path, sandbox).trigger(event)
 
@@ -139,6 +139,12 @@ def test_names_that_are_no_text_are_told_as_unknown(tmp_path: Path, section: str
 
 def place(section: str) -> str:
     return f"skills.customer-sync.{section}" if section == "options" else section
+
+
+@pytest.mark.parametrize("key", [5, None, b"xkeysib-a", ""])
+def test_a_key_that_is_no_text_is_told(tmp_path: Path, key: Any) -> None:
+    with pytest.raises(ConfigError, match="brevo_api_key holds no API key"):
+        CustomerSync(database=tmp_path / "outbox.db", brevo_api_key=key)
 
 
 def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:

@@ -293,6 +293,7 @@ REFUSED: dict[str, tuple[bytes, list[int], str]] = {
     "a deep line": (b'{"id":1}\n' + b"[" * 100_000 + b"\n", [2], "nested too deeply"),
     "a long line": (f'{{"id":1}}\n{{"note":"{LONG}"}}\n{{"id":3}}\n'.encode(), [2], "larger than 256 KiB"),
     "an item that is none": (b'[{"id":1}, 5, {"id":3}]', [2], "not a JSON object"),
+    "an endless number": (b'[{"id":1}, {"id":2,"n":%b}]' % (b"9" * 5000), [1], "from here on"),
     "an array cut off": (b'[{"id":1}, {"id"', [2], "from here on"),
     "a document of something else": (b'{"orders": "' + LONG.encode() + b'"}', [1], "no list of customers"),
 }

@@ -221,6 +221,13 @@ def test_an_answer_that_breaks_off_is_never_a_success(answer: bytes) -> None:
     assert statuses == {0}
 
 
+@pytest.mark.parametrize("size", [b"-5", b"0x", b"", b"9" * 5000])
+def test_a_chunk_of_no_size_is_no_answer(size: bytes) -> None:
+    with wired([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%b\r\nabc" % size]) as wire:
+        told = brevo(wire.url).call("GET", "/account")
+    assert (told.status, "cannot be reached" in told.message) == (0, True)
+
+
 @pytest.mark.parametrize("word", ["100 Continue", "101 Switching Protocols", "103 Early Hints", "199 Wait"])
 def test_a_word_in_advance_is_not_taken_for_the_answer(word: str) -> None:
     """Nor is the answer then taken for that to the next call."""
@@ -296,6 +303,7 @@ PIECES = st.sampled_from(
             b" ",
         ),
         *(b"transfer-encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n", b"f" * 70_000, b"x: y\r\n" * 200),
+        b"-5\r\n",
         *(b"content-encoding: ", b"gzip", b"deflate", b"br", b", ", ZIPPED, b"{}", BODY, b"\0", b": "),
         *(
             b"retry-after: ",

@@ -127,7 +127,12 @@ class Brevo:
         try:
             timeout = Allowance(min(give_up, monotonic() + allowed))
             return self._exchange(name, method, path, body, timeout, largest)
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
             return Answer(name, message=failure(error, "Brevo", allowed))
 
     def _exchange(

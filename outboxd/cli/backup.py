@@ -36,7 +36,8 @@ def backup(config_path: Path, force: bool, path: Path) -> int:
     """
     settings = config.read(config_path)
     with bar("copying") as advance:
-        size = back_up(settings.database, path.absolute(), force=force, advance=advance)
+        needed = config.files(config_path, settings)
+        size = back_up(settings.database, path.absolute(), force=force, needed=needed, advance=advance)
     click.echo(f"{path}: {size / 2**20:,.1f} MB, checked")
     return 0
 

@@ -36,5 +36,7 @@ def metrics(config_path: Path, file: Path | None) -> int:
     if file is None:
         click.echo(page, nl=False)
     else:
-        textfile.write(file, page, needed=[config_path, *place.files(settings.database)])
+        textfile.write(
+            file, page, needed=[*config.files(config_path, settings), *place.files(settings.database)]
+        )
     return 0

@@ -26,6 +26,7 @@ __all__ = [
     "NotificationSettings",
     "api_key",
     "checked_key",
+    "files",
     "find",
     "from_mapping",
     "read",
@@ -71,6 +72,12 @@ def read(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 text"]) from error
     return _placed(parse(load(text, str(path))), path.parent)
+
+
+def files(path: Path, config: Config) -> list[Path]:
+    """The file at `path`, and those that it names to be read: nothing else may be written there."""
+    named = (config.brevo.api_key_file, config.notifications.secret_file)
+    return [path, *(each for each in named if each is not None)]
 
 
 def from_mapping(settings: Mapping[str, Any], name: str) -> Config:
@@ -167,7 +174,7 @@ def storing(settings: BrevoSettings) -> str:
 
 def checked_key(key: str, where: str, *, hint: str | None = None) -> str:
     """A key that can be sent: HTTP headers take no blanks and no letters beyond ASCII."""
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not isinstance(key, str) or not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(
             [f"{where} holds no API key: it must be one word of plain letters (xkeysib-…)"], hint=hint
         )
