@@ -35,6 +35,12 @@ def test_elsewhere_a_row_is_a_line_and_nothing_is_added_at_its_end(rows: list[di
     assert all(line == line.rstrip() and line.isprintable() for line in told)
 
 
+def test_what_is_endless_is_cut_and_makes_no_other_row_wide() -> None:
+    told = printed(("name", "note"), [{"name": "x" * 100_000, "note": "a"}, {"name": "b", "note": "y" * 512}])
+    assert max(map(len, told)) < 1600
+    assert told[-1].endswith("y" * 512)
+
+
 def test_elsewhere_nothing_folds_and_columns_stand_below_their_heads() -> None:
     told = printed(
         ("name", "last_error"), [{"name": "花子", "last_error": WORDS * 9}, {"name": None, "last_error": "b"}]

@@ -8,6 +8,11 @@ import click
 READABLE = 20
 """Columns of a terminal that must be left for the last of a table's, the only one that folds."""
 
+LONGEST = 1000
+"""Characters of a cell: longer than any reason, and shops may write a name of megabytes, as wide as which the
+whole column would be.
+"""
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows in columns, less those in which nothing stands; as records where the terminal is too narrow."""
@@ -19,7 +24,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
     if not shown:
         return
     head = [column.replace("_", " ") for column in shown]
-    cells = [["" if row[column] is None else printable(row[column]) for column in shown] for row in rows]
+    cells = [
+        ["" if row[column] is None else _cut(printable(row[column])) for column in shown] for row in rows
+    ]
     widths = [max(map(cell_len, column)) for column in zip(head, *cells, strict=True)]
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -45,6 +52,10 @@ def print_record(facts: Iterable[tuple[str, Any]]) -> None:
     for name, value in facts:
         if value not in (None, ""):
             click.echo(f"{name:<16}{printable(value)}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def printable(value: Any) -> str:

@@ -34,6 +34,8 @@ def main() -> int:
         "--hastens", action="store_true", help="do not wait for the leases of the killed to lapse"
     )
     plan = Plan(**vars(parser.parse_args()))
+    if plan.events < plan.customers:
+        parser.error("each customer has an event at least: more --events, or fewer --customers")
     if plan.daemons > 1 and (plan.mode != "realtime" or plan.hastens):
         parser.error(
             "daemons that share leave each other's imports and leases alone: realtime, without --hastens"
