@@ -384,6 +384,34 @@ def test_what_was_brought_to_a_shared_contact_goes_with_who_brought_it(
     assert people(shop)["ann@example.com"] is None
 
 
+def test_whoever_was_overtaken_takes_along_what_they_alone_had_said(make_shop: MakeShop) -> None:
+    shop = make_shop(mapping=PHONED)
+    shop.sent("created", **BOB, lastName="Bee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("created", **{**ANN, "email": BOB["email"]})
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, email="new@example.com")
+    assert people(shop) == {BOB["email"]: "Ann", "new@example.com": None}
+    theirs = {"LASTNAME": "Bee", "SMS": "4915112345678"}
+    assert shop.contact("new@example.com")["attributes"] == theirs
+    assert shop.contact("bob@example.com")["attributes"] == {"FIRSTNAME": "Ann"}
+
+
+@pytest.mark.parametrize("status", [400, 405, 422])
+def test_a_contact_that_cannot_be_emptied_keeps_nobody_from_moving(shop: Shop, status: int) -> None:
+    shop.sent("created", **ANN)
+    shop.later(seconds=1)
+    shop.sent("created", **{**BOB, "email": ANN["email"]})
+    shop.later(seconds=1)
+    shop.sandbox.faults.add(Fault(status=status, method="PUT", identifier=str(ANN["email"]), times=1))
+    event = shop.sent("updated", id=2, email=BOB["email"])
+    assert (event["status"], "would not empty it" in event["last_error"]) == ("delivered", True)
+    assert people(shop) == {ANN["email"]: "Bob", BOB["email"]: "Bob"}
+    shop.later(seconds=1)
+    shop.sent("redacted", id=2)
+    assert people(shop) == {ANN["email"]: "Bob"}
+
+
 def test_a_blank_takes_nothing_of_another_customer_along(make_shop: MakeShop) -> None:
     shop = make_shop(mapping=PHONED)
     shop.sent("created", **ANN, lastName="Lee", phone="+4915112345678")

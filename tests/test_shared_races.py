@@ -142,7 +142,9 @@ class Truth:
     """What must be in Brevo of what is delivered: the newest words of the living."""
 
     contact: dict[str, str] | None = None
-    living: dict[int, dict[str, int]] = field(default_factory=dict)  # and when they said what they said last
+    living: dict[int, dict[str, tuple[int, str]]] = field(
+        default_factory=dict
+    )  # what they said last, and when
     choices: dict[int, bool] = field(default_factory=dict)  # by when they were said, of this contact
 
     def take(self, customer: int, words: Sequence["Word"]) -> None:
@@ -151,17 +153,21 @@ class Truth:
             if word.accepts is not None:
                 self.choices[word.number] = word.accepts
         if words[-1].event == "deleted":
-            self.living.pop(customer, None)
+            left = self.living.pop(customer, {})
             if not self.living:
                 self.contact, self.choices = None, {}
+            for name, (number, value) in left.items():
+                others = [said[name] for said in self.living.values() if name in said]
+                if self.contact and not any(since > number or alike == value for since, alike in others):
+                    self.contact.pop(name, None)
             return
         self.contact = self.contact or {}
         own = self.living.setdefault(customer, {})
         last = max((place for place, word in enumerate(words) if word.event == "deleted"), default=-1)
         for word in words[last + 1 :]:
             for name, value in word.attributes.items():
-                own[name] = word.number
-                if all(said.get(name, -1) <= word.number for said in self.living.values()):
+                own[name] = word.number, value
+                if all(said[name][0] <= word.number for said in self.living.values() if name in said):
                     self.contact[name] = value
 
     @property

@@ -12,7 +12,7 @@ from outboxd.brevo import answers
 from outboxd.brevo.answers import Answer
 from outboxd.brevo.paths import contact_path
 from outboxd.clock import from_text
-from outboxd.event import PHONES, Outcome, Remove, Upsert
+from outboxd.event import PHONES, Outcome, Remove, Upsert, Verdict
 
 MOST_CALLS = 8
 """What the healing of everything that can be healed in one delivery comes to."""
@@ -26,6 +26,10 @@ MOVED = (
 LEFT = (
     "the contact under the former address stays, for another customer has it, too: "
     "what this event does not say again may be missing"
+)
+STAYS = (
+    "the contact under the former address, which another customer has, too, keeps what this one had said: "
+    "Brevo would not empty it"
 )
 EXISTS = (
     "the contact exists in Brevo already, and options.update_enabled is false: "
@@ -152,7 +156,9 @@ class _Visit:
             return made
         told = self._call("PUT", contact_path(known_as), {"attributes": dict(change.emptied)})
         if not (told.is_success or told.status == 404):
-            return told
+            if answers.outcome(told).verdict is not Verdict.REFUSED:
+                return told
+            self._warn(STAYS)  # the new contact is there, and must not be forgotten
         self.holds = frozenset(change.complete)
         return self._bring(phones, change.email) or made
 

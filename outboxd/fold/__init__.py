@@ -25,7 +25,15 @@ from outboxd.event import (
 from outboxd.fold.consent import blocking_deletions, consent_flag, opts_out_at, with_consent
 from outboxd.fold.life import GONE, address_at, is_void, newest_address, with_life
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import brought_along, left_behind, outlived, overruling, perhaps_given, registered
+from outboxd.fold.registers import (
+    arrived,
+    brought_along,
+    left_behind,
+    outlived,
+    overruling,
+    perhaps_given,
+    registered,
+)
 from outboxd.fold.removal import removal
 
 OVERRULED = "another customer with the same contact has said something newer"
@@ -94,6 +102,7 @@ def fold(
     former = others(contact.synced_email) if moves else Others()
     is_shared = former.are_alive
     own = brought_along(contact, moved_at, rest) - overruled if moves else frozenset()
+    emptied = left_behind(contact, former, policy) if is_shared else {}
     change = Upsert(
         email=address,
         known_as=contact.synced_email,
@@ -105,9 +114,9 @@ def fold(
         is_opted_out=told.accepts_marketing is False or (flag is not False and rest.out_at is not None),
         is_shared=is_shared,
         leaves_opt_out=is_shared and opts_out_at(str(contact.synced_email), contact, statements, blocking),
-        emptied=left_behind(contact, former, policy) if is_shared else {},
+        emptied=emptied,
         delivered=frozenset(contact.fields),
-        own=frozenset() if is_shared and contact.is_overtaken else own,
+        own=own & emptied.keys() if is_shared and contact.is_overtaken else own,
     )
     is_idle = _is_idle(change)
     is_overtaken = contact.is_overtaken or bool(overruled)
@@ -119,7 +128,7 @@ def fold(
         email=address,
         email_at=moved_at,
         synced_email=address,
-        fields=fields,
+        fields=arrived(fields, own, moved_at, rest),
         labels=labels,
         is_redacted=False,
         is_overtaken=is_overtaken,

@@ -73,17 +73,39 @@ def outlived(
 
 
 def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> frozenset[str]:
-    """What the contact brings along to an address: it counts as said when it moved there."""
-    brought = _arrived(contact.fields, moved_at)
+    """What the contact brings along to an address: it counts as said when it moved there. Blanks are not."""
+    brought = {
+        name: register._replace(stamp=newest(moved_at, register.stamp) or register.stamp)
+        for name, register in contact.fields.items()
+        if register.digest != EMPTIED
+    }
     return frozenset(brought) - overruling(others.said, brought)
+
+
+def arrived(
+    fields: Mapping[str, Register], own: Collection[str], moved_at: Stamp | None, others: Others
+) -> Mapping[str, Register]:
+    """The registers once these are brought along, over what others had said there meanwhile: if they leave
+    again, it is not taken for that of the others.
+    """
+    over = {
+        name
+        for name in others.said.keys() & own
+        if name in fields and others.said[name].stamp > fields[name].stamp
+    }
+    if moved_at is None or not over:
+        return fields
+    return {
+        name: register._replace(stamp=moved_at) if name in over else register
+        for name, register in fields.items()
+    }
 
 
 def left_behind(
     contact: Contact, others: Others, policy: Policy, doubtful: Sequence[Statement] = ()
 ) -> dict[str, Any]:
     """What stays of this customer alone, emptied, in a contact that they leave to others."""
-    had = {**perhaps_given(doubtful), **_arrived(contact.fields, contact.email_at)}
-    return emptied_of(had, others, policy)
+    return emptied_of({**perhaps_given(doubtful), **contact.fields}, others, policy)
 
 
 def blanked(fields: Mapping[str, Register], names: Collection[str]) -> dict[str, Register]:
@@ -91,15 +113,6 @@ def blanked(fields: Mapping[str, Register], names: Collection[str]) -> dict[str,
     return {
         name: register._replace(digest=EMPTIED) if name in names else register
         for name, register in fields.items()
-    }
-
-
-def _arrived(fields: Mapping[str, Register], at: Stamp | None) -> dict[str, Register]:
-    """Values as they are said at an address to which they were brought at that time; blanks bring nothing."""
-    return {
-        name: register._replace(stamp=newest(at, register.stamp) or register.stamp)
-        for name, register in fields.items()
-        if register.digest != EMPTIED
     }
 
 
