@@ -33,7 +33,7 @@ LOG_LIMIT = 16 * 1024 * 1024  # bytes that the write-ahead log keeps once it cou
 
 SETTINGS = (
     "PRAGMA synchronous = FULL",
-    "PRAGMA secure_delete = FAST",  # what is deleted within a page is wiped at once
+    "PRAGMA secure_delete = ON",  # what is deleted is wiped at once, pages that are freed as well
     f"PRAGMA journal_size_limit = {LOG_LIMIT}",
 )
 """Those that each connection makes anew."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import outboxd
+from outboxd import pool
 from outboxd.brevo.sandbox import Fault
 from tests.shop import MakeShop, Shop
 
@@ -126,6 +127,19 @@ def test_it_erases_every_event_that_the_customer_ever_had(make_shop: MakeShop, b
     assert shop.sandbox.contacts == []
     assert_forgotten(shop, ANN, MOVED, "Annabel", "Annie", "Anna", "Archer", "Baker", "no address", PHONE)
     assert {payload for (payload,) in shop.rows("SELECT payload FROM outbox")} == {"{}"}
+
+
+def test_of_a_large_payload_nothing_is_left_in_pages_that_are_free(shop: Shop) -> None:
+    """Each write of a row of several pages lets some of them go."""
+    for version in range(3):
+        orders = [{"number": number, "note": f"for Annabel Archer, {version}"} for number in range(50)]
+        tell(shop, "customers/update", **BODY, orders=orders)
+        shop.later(seconds=1)
+    redact(shop)
+    shop.close()
+    pool.close()  # with the last one the log is carried into the file
+    left = shop.path.read_bytes()
+    assert [word for word in (b"Annabel", b"Archer", ANN.encode(), PHONE.encode()) if word in left] == []
 
 
 @BEHAVIORS
