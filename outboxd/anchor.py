@@ -56,7 +56,8 @@ class Anchor:
     @property
     def holds_file(self) -> bool:
         """… and the file, whatever its log."""
-        return self._identity() == self._file
+        is_there = not self._follows or os.path.realpath(self._path) == self._place
+        return is_there and self._identity() == self._file
 
     @property
     def is_file_linked(self) -> bool:

@@ -257,7 +257,7 @@ def chores(settings: Config, path: Path) -> Iterator[tuple[timedelta, Callable[[
     """What the daemon does beside the draining, as the file at `path` has it: how often, and what."""
     if (file := settings.metrics.textfile) is not None:
         page = partial(metrics.page, settings.database, enabled=settings.enabled)
-        needed = [*config.files(path, settings), *place.files(settings.database)]
+        needed = config.files(path, settings)
         yield settings.metrics.interval, Textfile(file, lambda: page(clock.wall()), needed=needed).write
 
 

@@ -196,7 +196,7 @@ class Convoy:
 
 
 def _is_plain_update(change: Upsert | Remove | None) -> bool:
-    return isinstance(change, Upsert) and change.known_as == change.email
+    return isinstance(change, Upsert) and change.known_as == change.email and not change.emptied
 
 
 def _carried(change: Upsert) -> dict[str, Any]:

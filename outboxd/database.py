@@ -270,8 +270,8 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
 
     A deferred one that turns to writing fails at once with "database is locked", whatever the time-out.
     """
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:

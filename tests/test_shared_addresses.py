@@ -397,6 +397,40 @@ def test_whoever_was_overtaken_takes_along_what_they_alone_had_said(make_shop: M
     assert shop.contact("bob@example.com")["attributes"] == {"FIRSTNAME": "Ann"}
 
 
+@pytest.mark.parametrize("is_out", [False, True])
+def test_a_contact_that_cannot_be_emptied_keeps_nobody_from_being_deleted(shop: Shop, is_out: bool) -> None:
+    """Nor from being told of their opt-out; and if it is missing, none is made of what is empty."""
+    choice = {"acceptsMarketing": False} if is_out else {}
+    for status in (400, 404):
+        shop.sent("created", **ANN)
+        shop.later(seconds=1)
+        shop.sent("created", **{**BOB, "email": ANN["email"]})
+        shop.later(seconds=1)
+        if status == 404:
+            app.brevo(shop.settings, KEY).call("DELETE", contact_path(str(ANN["email"])))
+        else:
+            shop.sandbox.faults.add(Fault(status=status, method="PUT", identifier=str(ANN["email"]), times=1))
+        if is_out:
+            shop.sandbox.faults.clear()
+            shop.enqueue("updated", id=2, **choice)
+            shop.later(seconds=1)
+        event = shop.sent("deleted", id=2)
+        assert event["status"] == "delivered"
+        blocked = [each["emailBlacklisted"] for each in shop.sandbox.contacts]
+        assert blocked == ([] if status == 404 and not is_out else [is_out])
+        shop.sent("redacted", id=1)
+
+
+def test_what_was_said_at_one_time_is_the_last_ones(shop: Shop) -> None:
+    """Who was told first takes nothing of it out, or along."""
+    at = clock.to_text(shop.clock())
+    for customer in (BOB, ANN):
+        shop.sent("created", **{**customer, "email": ANN["email"]}, updatedAt=at)
+    shop.later(seconds=1)
+    shop.sent("updated", id=2, email=BOB["email"])
+    assert people(shop) == {ANN["email"]: "Ann", BOB["email"]: None}
+
+
 @pytest.mark.parametrize("status", [400, 405, 422])
 def test_a_contact_that_cannot_be_emptied_keeps_nobody_from_moving(shop: Shop, status: int) -> None:
     shop.sent("created", **ANN)

@@ -131,7 +131,7 @@ class Brevo:
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             OSError,
-            ValueError,
+            ValueError,  # such as a chunk of a negative size
         ) as error:
             return Answer(name, message=failure(error, "Brevo", allowed))
 

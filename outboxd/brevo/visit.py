@@ -27,10 +27,7 @@ LEFT = (
     "the contact under the former address stays, for another customer has it, too: "
     "what this event does not say again may be missing"
 )
-STAYS = (
-    "the contact under the former address, which another customer has, too, keeps what this one had said: "
-    "Brevo would not empty it"
-)
+KEEPS = "the contact that another customer has, too, keeps what this one had said: Brevo would not empty it"
 EXISTS = (
     "the contact exists in Brevo already, and options.update_enabled is false: "
     "set it to true to update existing contacts, then retry"
@@ -62,7 +59,7 @@ class _Visit:
         if change.known_as is None:
             return self._create(change)
         if change.known_as == change.email:
-            return self._update(change, change.attributes)
+            return self._leave(change) if change.emptied else self._update(change, change.attributes)
         return self._move(change, change.known_as)
 
     def remove(self, change: Remove) -> Answer:
@@ -126,7 +123,7 @@ class _Visit:
                     return told
             if change.delivered - complete.keys():
                 self._warn(LEFT)
-            return self._part(replace(change, complete=complete, is_opted_out=is_out), known_as)
+            return self._settle(replace(change, complete=complete, is_opted_out=is_out), known_as)
         flag = _flag(change.email_blacklisted, is_out)
         attributes = {**change.attributes, "EMAIL": change.email}
         lists = _lists(change) if change.is_first else {}
@@ -146,21 +143,37 @@ class _Visit:
         self._warn("the new address was a contact already: updated that one and removed the old one")
         return self._bring(phones, change.email) or _done(gone, "")
 
-    def _part(self, change: Upsert, known_as: str) -> Answer:
+    def _settle(self, change: Upsert, known_as: str) -> Answer:
         """A contact of their own; the other customer's loses what it had of this one alone."""
-        phones = {name: value for name, value in change.complete.items() if name in PHONES}
-        phones = {name: value for name, value in phones.items() if name in change.emptied}
+        waiting = change.emptied.keys() & PHONES
+        phones = {name: value for name, value in change.complete.items() if name in waiting}
         rest = {name: value for name, value in change.complete.items() if name not in phones}
         made = self._create(replace(change, complete=rest))
         if not (made.is_success and change.emptied):
             return made
-        told = self._call("PUT", contact_path(known_as), {"attributes": dict(change.emptied)})
-        if not (told.is_success or told.status == 404):
-            if answers.outcome(told).verdict is not Verdict.REFUSED:
-                return told
-            self._warn(STAYS)  # the new contact is there, and must not be forgotten
+        told = self._empty(change, known_as)
+        if not told.is_success:
+            return told
         self.holds = frozenset(change.complete)
         return self._bring(phones, change.email) or made
+
+    def _leave(self, change: Upsert) -> Answer:
+        """The contact stays with another customer: it hears of the opt-out, and loses what was said here."""
+        if change.email_blacklisted is not None:
+            told = self._update(change, {})
+            if not told.is_success:
+                return told
+        return self._empty(change, change.email)
+
+    def _empty(self, change: Upsert, email: str) -> Answer:
+        """What Brevo would not empty keeps nobody from leaving."""
+        told = self._call("PUT", contact_path(email), {"attributes": dict(change.emptied)})
+        if told.status == 404:
+            return _done(told, "Brevo does not have the contact")
+        if answers.outcome(told).verdict is Verdict.REFUSED:
+            self._warn(KEEPS)
+            return _done(told, "")
+        return told
 
     def _bring(self, phones: Mapping[str, Any], email: str) -> Answer | None:
         """No two contacts can have a phone, and until now the one under the former address had these."""
@@ -173,7 +186,7 @@ class _Visit:
         if change.tried_since is None:
             return False
         if change.known_as not in (None, change.email):
-            return True  # it was moved there: under its former address it is gone
+            return True  # it was moved there, or parted from another one
         answer = self._call("GET", contact_path(change.email))
         try:
             made_at = from_text(str(answer.body.get(CREATED_FIELD)))

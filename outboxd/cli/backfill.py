@@ -121,7 +121,7 @@ def backfill(
     )
     is_broken_off = False
     with ExitStack() as stack:
-        needed = [*map(Path, files), *config.files(config_path, settings), *own]
+        needed = [*map(Path, files), *config.files(config_path, settings)]
         refusals = stack.enter_context(_emptied(refused, needed)) if refused else None
         sink = stack.enter_context(target)
         step = stack.enter_context(progress(total_size(files), is_shown=not quiet and sys.stderr.isatty()))

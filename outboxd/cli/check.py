@@ -146,7 +146,7 @@ def _textfile(settings: Config, config_path: Path) -> Iterator[Finding]:
     if (path := settings.metrics.textfile) is None:
         return
     try:
-        textfile.check(path, needed=[*config.files(config_path, settings), *place.files(settings.database)])
+        textfile.check(path, needed=config.files(config_path, settings))
     except OutboxdError as error:
         yield Finding("metrics", False, str(error), error.hint)
     else:

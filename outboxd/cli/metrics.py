@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from outboxd import clock, config, place, textfile
+from outboxd import clock, config, textfile
 from outboxd import metrics as figures
 from outboxd.cli.options import config_option
 
@@ -36,7 +36,5 @@ def metrics(config_path: Path, file: Path | None) -> int:
     if file is None:
         click.echo(page, nl=False)
     else:
-        textfile.write(
-            file, page, needed=[*config.files(config_path, settings), *place.files(settings.database)]
-        )
+        textfile.write(file, page, needed=config.files(config_path, settings))
     return 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from outboxd import place
 from outboxd.config.document import Document, load
 from outboxd.config.kinds import FaultError
 from outboxd.config.kinds import webhook_secret as parse_secret
@@ -51,9 +52,9 @@ def find(given: Path | None) -> Path:
         return given
     if named := os.environ.get("OUTBOXD_CONFIG"):
         return Path(named)
-    for place in PLACES:
-        if place.is_file():
-            return place
+    for each in PLACES:
+        if each.is_file():
+            return each
     raise ConfigError(
         [f"no configuration: neither {PLACES[0]} nor {PLACES[1]} is there"],
         hint="copy config.sample.yaml to one of them, or name yours with --config",
@@ -75,9 +76,11 @@ def read(path: Path) -> Config:
 
 
 def files(path: Path, config: Config) -> list[Path]:
-    """The file at `path`, and those that it names to be read: nothing else may be written there."""
+    """The configuration's own at `path`, those that it names to be read, and the outbox's: nothing else may
+    be written there.
+    """
     named = (config.brevo.api_key_file, config.notifications.secret_file)
-    return [path, *(each for each in named if each is not None)]
+    return [path, *(each for each in named if each is not None), *place.files(config.database)]
 
 
 def from_mapping(settings: Mapping[str, Any], name: str) -> Config:

@@ -2,8 +2,9 @@
 
 Pure. Shops deliver events shuffled and doubled, so they are not replayed but folded: each fact is a
 register in which the newest version wins, a deletion is a tombstone, and the order of arrival does
-not matter. Folding at once or piece by piece ends in the same contact. One limit: the values of an
-update that is drained while its customer is known only as deleted are lost to a creation that comes later.
+not matter. Folding at once or piece by piece ends in the same contact. Two limits: the values of an
+update that is drained while its customer is known only as deleted are lost to a creation that comes later;
+and what was brought to a contact over a newer word of another customer's counts as said when it came.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -101,8 +102,10 @@ def fold(
     moves = contact.synced_email not in (None, address)
     former = others(contact.synced_email) if moves else Others()
     is_shared = former.are_alive
-    own = brought_along(contact, moved_at, rest) - overruled if moves else frozenset()
     emptied = left_behind(contact, former, policy) if is_shared else {}
+    own = brought_along(contact, moved_at, rest) - overruled if moves else frozenset()
+    if is_shared and contact.is_overtaken:
+        own &= emptied.keys()  # of the rest it is not sure that it is theirs
     change = Upsert(
         email=address,
         known_as=contact.synced_email,
@@ -116,7 +119,7 @@ def fold(
         leaves_opt_out=is_shared and opts_out_at(str(contact.synced_email), contact, statements, blocking),
         emptied=emptied,
         delivered=frozenset(contact.fields),
-        own=own & emptied.keys() if is_shared and contact.is_overtaken else own,
+        own=own,
     )
     is_idle = _is_idle(change)
     is_overtaken = contact.is_overtaken or bool(overruled)

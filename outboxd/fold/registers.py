@@ -136,7 +136,7 @@ def emptied_of(had: Mapping[str, Register], others: Others, policy: Policy) -> d
         for name, register in others.said.items()
         if name in had
         and register.digest != EMPTIED
-        and (register.digest == had[name].digest or register.stamp.at > had[name].stamp.at)
+        and (register.digest == had[name].digest or register.stamp > had[name].stamp)
     }
     return {
         name: CLEARED

@@ -26,8 +26,9 @@ def removal(
 ) -> tuple[Change, Contact]:
     """What Brevo is told of a customer who is gone, and the contact once it is.
 
-    Another customer's contact stays. `blocking` are the deletions that count as an opt-out, `doubtful` the
-    statements that an earlier attempt, its end unknown, may have delivered.
+    Another customer's contact stays, without what only this one had said. `blocking` are the deletions that
+    count as an opt-out, `doubtful` the statements that an earlier attempt, its end unknown, may have
+    delivered.
     """
     may_be_there = contact.is_alive or any(s.kind not in GONE for s in doubtful)
     was_removed = not may_be_there and (contact.synced_email is None or policy.deletes_softly)
@@ -48,7 +49,7 @@ def removal(
     if stays:
         is_known = contact.accepts_marketing is False and not contact.is_overtaken
         opts_out = not is_known and opts_out_at(address, contact, statements, blocking)
-        change = _stay(address, others(address), emptied, opts_out=opts_out)
+        change = _stay(address, others(address), emptied, opts_out=opts_out, is_redacted=told.is_redacted)
         return BEFORE if was_removed and isinstance(change, Nothing) else change, gone
     unlink = policy.list_ids if policy.deletes_softly else ()
     return Remove(address, is_soft=policy.deletes_softly, unlink_list_ids=unlink), gone
@@ -61,19 +62,22 @@ def _whose(contact: Contact, statements: Sequence[Statement]) -> str | None:
     return contact.synced_email or address_at(last, contact, statements) or next(reversed(named), None)
 
 
-def _stay(address: str, others: Others, emptied: Mapping[str, Any], *, opts_out: bool) -> Change:
+def _stay(
+    address: str, others: Others, emptied: Mapping[str, Any], *, opts_out: bool, is_redacted: bool
+) -> Change:
     """What is told of a customer who is gone where another one has the contact: their opt-out, and what only
-    they said, `emptied`.
+    they said, `emptied`. Of whoever is to be forgotten that is what must be done.
     """
     if not opts_out and not emptied:
         return Nothing(Verdict.UNCHANGED, STAYS)
     return Upsert(
         email=address,
         known_as=address,
-        attributes=emptied,
-        complete=emptied,
+        attributes=emptied if is_redacted else {},
+        complete=emptied if is_redacted else {},
         is_first=False,
         email_blacklisted=True if opts_out else None,
         is_opted_out=opts_out or others.out_at is not None,
         is_shared=True,
+        emptied={} if is_redacted else emptied,
     )

@@ -136,7 +136,7 @@ class Outbox:
                 if not (self.is_log_lost or self.anchor.is_log_at_its_place):  # else others write by now
                     self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._is_log_settled = True
-            if not self.anchor.holds_file:
+            if not (self.anchor.holds_file or self.is_log_lost):  # else it is nowhere but there
                 self.anchor.discard_log()
         yield self._watch
 

@@ -54,11 +54,17 @@ def attempts(results: Sequence[Result]) -> list[Tried]:
 def _told(results: Sequence[Result]) -> set[tuple[str, str]]:
     """The customers of whom Brevo was told something, and where; also those of whom it perhaps was."""
     return {
-        (result.contact.customer_key, each.change.email)
+        (result.contact.customer_key, email)
         for result in results
         for each in result.settled
         if isinstance(each.change, Upsert | Remove)
+        for email in (each.change.email, *_emptied_at(each.change))
     }
+
+
+def _emptied_at(change: Upsert | Remove) -> tuple[str, ...]:
+    """Where something was taken out of a contact that others have, too."""
+    return (change.known_as,) if isinstance(change, Upsert) and change.emptied and change.known_as else ()
 
 
 def _purge(results: Sequence[Result]) -> list[Write]:

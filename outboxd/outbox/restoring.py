@@ -73,8 +73,12 @@ SELECT customer_key FROM present.contacts AS new LEFT JOIN main.contacts AS old 
 WHERE new.is_redacted > ifnull(old.is_redacted, 0)
    OR new.deleted_at IS NOT NULL AND (
       customer_key IN (
+         SELECT emptied.customer_key FROM present.outbox AS emptied JOIN main.outbox AS was USING (id)
+         WHERE emptied.payload = '{{}}' AND was.payload <> '{{}}'
+      )
+      OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND customer_key IN (
          SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
-         WHERE emptied.payload = '{{}}' AND was.payload IS NOT '{{}}'
+         WHERE emptied.payload = '{{}}' AND was.payload IS NULL
       )
       OR new.deleted_at IS NOT old.deleted_at AND (new.is_redacted = 1 OR new.born_at IS NOT NULL)
       OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND NOT ({ALL_SINCE})
