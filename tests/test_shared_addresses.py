@@ -211,6 +211,14 @@ def test_a_soft_deletion_that_leaves_the_contact_keeps_nobody_from_opting_in(mak
 PHONED = {"firstName": "FIRSTNAME", "lastName": "LASTNAME", "phone": "SMS"}
 
 
+def lee_and(shop: Shop, name: str) -> None:
+    """Two customers with one contact; only the first one has a phone."""
+    shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
+    shop.later(seconds=1)
+    shop.sent("created", id=2, **BOTH, lastName=name)
+    shop.later(seconds=1)
+
+
 @pytest.mark.parametrize("behavior", ["soft", "hard"])
 @pytest.mark.parametrize("is_deleted_first", [False, True])
 def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_customer_has(
@@ -218,10 +226,7 @@ def test_of_whoever_is_forgotten_nothing_stays_in_a_contact_that_another_custome
 ) -> None:
     """What both said alike stays, and what the other one said since. Shops delete, and then redact."""
     shop = make_shop(mapping=PHONED, options={"delete_behavior": behavior})
-    shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
-    shop.later(seconds=1)
-    shop.sent("created", id=2, **BOTH, lastName="Bee")
-    shop.later(seconds=1)
+    lee_and(shop, "Bee")
     shop.sent("updated", id=1, lastName="Leigh")
     shop.later(seconds=1)
     first, *others = ("deleted", "redacted") if is_deleted_first else ("redacted",)
@@ -241,10 +246,7 @@ def test_a_new_life_does_not_empty_what_another_customer_has_said_since_or_alike
     make_shop: MakeShop, name: str, behavior: str
 ) -> None:
     shop = make_shop(mapping=PHONED, options={"delete_behavior": behavior})
-    shop.sent("created", id=1, **BOTH, lastName="Lee", phone="+4915112345678")
-    shop.later(seconds=1)
-    shop.sent("created", id=2, **BOTH, lastName=name)
-    shop.later(seconds=1)
+    lee_and(shop, name)
     shop.sent("deleted", id=1)
     shop.later(seconds=1)
     shop.sent("created", id=1, **BOTH)

@@ -142,9 +142,8 @@ class Truth:
     """What must be in Brevo of what is delivered: the newest words of the living."""
 
     contact: dict[str, str] | None = None
-    living: dict[int, dict[str, tuple[int, str]]] = field(
-        default_factory=dict
-    )  # what they said last, and when
+    # What they said last, and when.
+    living: dict[int, dict[str, tuple[int, str]]] = field(default_factory=dict)
     choices: dict[int, bool] = field(default_factory=dict)  # by when they were said, of this contact
 
     def take(self, customer: int, words: Sequence["Word"]) -> None:

@@ -123,7 +123,7 @@ class _Visit:
                     return told
             if change.delivered - complete.keys():
                 self._warn(LEFT)
-            return self._settle(replace(change, complete=complete, is_opted_out=is_out), known_as)
+            return self._move_out(replace(change, complete=complete, is_opted_out=is_out), known_as)
         flag = _flag(change.email_blacklisted, is_out)
         attributes = {**change.attributes, "EMAIL": change.email}
         lists = _lists(change) if change.is_first else {}
@@ -143,7 +143,7 @@ class _Visit:
         self._warn("the new address was a contact already: updated that one and removed the old one")
         return self._bring(phones, change.email) or _done(gone, "")
 
-    def _settle(self, change: Upsert, known_as: str) -> Answer:
+    def _move_out(self, change: Upsert, known_as: str) -> Answer:
         """A contact of their own; the other customer's loses what it had of this one alone."""
         waiting = change.emptied.keys() & PHONES
         phones = {name: value for name, value in change.complete.items() if name in waiting}

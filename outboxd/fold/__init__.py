@@ -27,8 +27,8 @@ from outboxd.fold.consent import blocking_deletions, consent_flag, opts_out_at, 
 from outboxd.fold.life import GONE, address_at, is_void, newest_address, with_life
 from outboxd.fold.policy import Policy
 from outboxd.fold.registers import (
-    arrived,
     brought_along,
+    brought_over,
     left_behind,
     outlived,
     overruling,
@@ -131,7 +131,7 @@ def fold(
         email=address,
         email_at=moved_at,
         synced_email=address,
-        fields=arrived(fields, own, moved_at, rest),
+        fields=brought_over(fields, own, moved_at, rest),
         labels=labels,
         is_redacted=False,
         is_overtaken=is_overtaken,

@@ -82,7 +82,7 @@ def brought_along(contact: Contact, moved_at: Stamp | None, others: Others) -> f
     return frozenset(brought) - overruling(others.said, brought)
 
 
-def arrived(
+def brought_over(
     fields: Mapping[str, Register], own: Collection[str], moved_at: Stamp | None, others: Others
 ) -> Mapping[str, Register]:
     """The registers once these are brought along, over what others had said there meanwhile: if they leave
@@ -108,7 +108,7 @@ def left_behind(
     return emptied_of({**perhaps_given(doubtful), **contact.fields}, others, policy)
 
 
-def blanked(fields: Mapping[str, Register], names: Collection[str]) -> dict[str, Register]:
+def with_emptied(fields: Mapping[str, Register], names: Collection[str]) -> dict[str, Register]:
     """The registers once these are emptied."""
     return {
         name: register._replace(digest=EMPTIED) if name in names else register

@@ -8,7 +8,7 @@ from outboxd.event import Change, Contact, Nothing, Others, Remove, Stamp, State
 from outboxd.fold.consent import opts_out_at
 from outboxd.fold.life import GONE, address_at
 from outboxd.fold.policy import Policy
-from outboxd.fold.registers import blanked, left_behind
+from outboxd.fold.registers import left_behind, with_emptied
 
 BEFORE = Nothing(Verdict.SUPERSEDED, "the customer was deleted before")
 
@@ -42,7 +42,7 @@ def removal(
     elif told.accepts_marketing is not False and not stays:
         gone = replace(told, accepts_marketing=False, consent_at=told.deleted_at)
     else:
-        gone = replace(told, fields=blanked(told.fields, emptied))
+        gone = replace(told, fields=with_emptied(told.fields, emptied))
     if address is None:
         return Nothing(Verdict.UNCHANGED, "nobody here knows this customer: nothing to remove"), gone
     gone = replace(gone, is_overtaken=True)  # whoever comes back may find another one there
@@ -70,14 +70,15 @@ def _stay(
     """
     if not opts_out and not emptied:
         return Nothing(Verdict.UNCHANGED, STAYS)
+    must, may = (emptied, {}) if is_redacted else ({}, emptied)
     return Upsert(
         email=address,
         known_as=address,
-        attributes=emptied if is_redacted else {},
-        complete=emptied if is_redacted else {},
+        attributes=must,
+        complete=must,
         is_first=False,
         email_blacklisted=True if opts_out else None,
         is_opted_out=opts_out or others.out_at is not None,
         is_shared=True,
-        emptied={} if is_redacted else emptied,
+        emptied=may,
     )

@@ -59,7 +59,7 @@ IN_MEMORY = "PRAGMA temp_store = MEMORY"
 the lock. Statements write few rows here, and sorters and temporary tables are small.
 """
 
-KEPT = "PRAGMA cache_size = -1024"
+CACHE = "PRAGMA cache_size = -1024"
 """Kilobytes of pages that are kept of what is written: more than one transaction changes, …"""
 
 GLANCE = "PRAGMA cache_size = -256"
@@ -79,7 +79,7 @@ class Outbox:
         self.default_source = default_source
         self.anchor = Anchor(path)
         self._writer = database.connect(path)
-        for setting in (IN_MEMORY, KEPT):
+        for setting in (IN_MEMORY, CACHE):
             self._writer.execute(setting)
         self._watch = database.connect(path, read_only=True)
         self._watch.execute(GLANCE)

@@ -1,7 +1,7 @@
 """What the ends of claims come to, as statements: made before the transaction that records them. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from outboxd.clock import to_text
@@ -58,13 +58,15 @@ def _told(results: Sequence[Result]) -> set[tuple[str, str]]:
         for result in results
         for each in result.settled
         if isinstance(each.change, Upsert | Remove)
-        for email in (each.change.email, *_emptied_at(each.change))
+        for email in _addresses(each.change)
     }
 
 
-def _emptied_at(change: Upsert | Remove) -> tuple[str, ...]:
-    """Where something was taken out of a contact that others have, too."""
-    return (change.known_as,) if isinstance(change, Upsert) and change.emptied and change.known_as else ()
+def _addresses(change: Upsert | Remove) -> Iterator[str]:
+    """Where Brevo is told something: also at the address that is left, if a contact there loses something."""
+    yield change.email
+    if isinstance(change, Upsert) and change.emptied and change.known_as is not None:
+        yield change.known_as
 
 
 def _purge(results: Sequence[Result]) -> list[Write]:

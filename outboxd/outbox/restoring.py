@@ -76,12 +76,13 @@ WHERE new.is_redacted > ifnull(old.is_redacted, 0)
          SELECT emptied.customer_key FROM present.outbox AS emptied JOIN main.outbox AS was USING (id)
          WHERE emptied.payload = '{{}}' AND was.payload <> '{{}}'
       )
-      OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND customer_key IN (
-         SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
-         WHERE emptied.payload = '{{}}' AND was.payload IS NULL
-      )
       OR new.deleted_at IS NOT old.deleted_at AND (new.is_redacted = 1 OR new.born_at IS NOT NULL)
-      OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND NOT ({ALL_SINCE})
+      OR (new.deleted_at, new.born_at) IS NOT (old.deleted_at, old.born_at) AND (
+         NOT ({ALL_SINCE}) OR customer_key IN (
+            SELECT emptied.customer_key FROM present.outbox AS emptied LEFT JOIN main.outbox AS was USING (id)
+            WHERE emptied.payload = '{{}}' AND was.payload IS NULL
+         )
+      )
    )
 """
 
